@@ -1,0 +1,405 @@
+//! Tenants, accounts, endpoints and keys: data in the store, held by every process as one snapshot that is swapped whole.
+//!
+//! The rows are what is stored (secrets sealed); the snapshot is what is used (secrets open, verifiers prepared).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
+
+use crate::channels::{self, ChannelKind, Verifier};
+use crate::clock::Timestamp;
+use crate::event::{EventFilter, EventType};
+use crate::ids::{AccountId, EndpointId, IdHasher, KeyHash, KeyId, TenantId};
+use crate::seal::{DataKey, Keyring, OpenError, Sealed, Secret};
+use crate::tenant::{Caller, Owned, Scope, Scopes, Tenant};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// A tenant's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRow {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its key, wrapped under the KEK.
+    pub key: Sealed<[u8; 32]>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Whether an account works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountState {
+    /// In use.
+    Active,
+    /// The tenant paused it: inbound goes on, sends are refused.
+    Paused,
+    /// The platform refused its credential.
+    Broken,
+    /// The platform limits or blocked it.
+    Blocked,
+}
+
+/// A secret with the one before, still valid.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SecretPair {
+    /// The present one.
+    pub current: Secret,
+    /// The one before the last rotation, until it is revoked.
+    pub previous: Option<Secret>,
+    /// When the present one was set.
+    pub set_at: Timestamp,
+}
+
+impl SecretPair {
+    /// A first secret.
+    pub fn new(secret: Secret, now: Timestamp) -> Self {
+        Self { current: secret, previous: None, set_at: now }
+    }
+    /// Puts a new one in front; the present one stays valid.
+    pub fn rotate(&mut self, secret: Secret, now: Timestamp) {
+        self.previous = Some(std::mem::replace(&mut self.current, secret));
+        self.set_at = now;
+    }
+    /// The present one and the one before.
+    pub fn both(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.current).chain(self.previous.as_ref())
+    }
+}
+
+/// An account's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// Its id.
+    pub id: AccountId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Its channel.
+    pub channel: ChannelKind,
+    /// Its name.
+    pub name: String,
+    /// Another address of the platform (proxies, simulators).
+    pub api_base: Option<String>,
+    /// What is no secret, by the channel's field names.
+    pub public: BTreeMap<String, String>,
+    /// What is, sealed with the tenant's key.
+    pub secrets: Sealed<BTreeMap<String, SecretPair>>,
+    /// Whether it works.
+    pub state: AccountState,
+    /// Why, when it does not.
+    pub state_reason: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Counts changes: the strong ETag.
+    pub revision: u64,
+}
+
+/// Whether an endpoint takes deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// In use.
+    Active,
+    /// Paused by the tenant: deliveries wait.
+    Paused,
+    /// Answered 410, or failed for too long: deliveries are not made any more.
+    Disabled,
+}
+
+/// An endpoint's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRow {
+    /// Its id.
+    pub id: EndpointId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Where deliveries go.
+    pub url: String,
+    /// Which events.
+    pub events: EventFilter,
+    /// Of which accounts; empty means all.
+    pub accounts: Vec<AccountId>,
+    /// Headers added to each delivery, sealed (they may hold credentials).
+    pub headers: Sealed<BTreeMap<String, Secret>>,
+    /// Signing secrets (`whsec_…`), sealed.
+    pub secret: Sealed<SecretPair>,
+    /// Most deliveries a second; 0 means no limit.
+    pub rate_per_second: u32,
+    /// How long an attempt may take, in milliseconds; 0 means the node's default.
+    pub timeout_ms: u64,
+    /// Whether it takes deliveries.
+    pub state: EndpointState,
+    /// Why it does not.
+    pub state_reason: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Counts changes: the strong ETag.
+    pub revision: u64,
+}
+
+/// A key's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// Its id.
+    pub id: KeyId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// What is stored of the secret.
+    pub hash: KeyHash,
+    /// What it may do, by name.
+    pub scopes: Vec<String>,
+    /// Not valid after this.
+    pub expires_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A row of the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirectoryRow {
+    /// A tenant.
+    Tenant(TenantRow),
+    /// An account.
+    Account(AccountRow),
+    /// An endpoint.
+    Endpoint(EndpointRow),
+    /// A key.
+    Key(KeyRow),
+}
+
+impl DirectoryRow {
+    /// The text form of its id: the row's key in the store.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Tenant(row) => row.id.to_string(),
+            Self::Account(row) => row.id.to_string(),
+            Self::Endpoint(row) => row.id.to_string(),
+            Self::Key(row) => row.id.to_string(),
+        }
+    }
+}
+
+/// Associated data of an account's secrets.
+pub fn account_aad(tenant: TenantId, account: AccountId) -> Vec<u8> {
+    [b"account.secrets".as_slice(), &tenant.0, &account.0].concat()
+}
+/// Associated data of an endpoint's secret or headers.
+pub fn endpoint_aad(tenant: TenantId, endpoint: EndpointId, field: &str) -> Vec<u8> {
+    [b"endpoint.".as_slice(), field.as_bytes(), &tenant.0, &endpoint.0].concat()
+}
+/// Associated data of a tenant's wrapped key.
+pub fn tenant_aad(tenant: TenantId) -> Vec<u8> {
+    [b"tenant.key".as_slice(), &tenant.0].concat()
+}
+
+/// A tenant, ready for use.
+#[derive(Debug)]
+pub struct TenantEntry {
+    /// Its row.
+    pub row: TenantRow,
+    /// Its key.
+    pub key: DataKey,
+}
+
+/// An account, ready for use.
+#[derive(Debug)]
+pub struct Account {
+    /// Whose it is, and its id.
+    pub owner: Owned,
+    /// Its channel.
+    pub channel: ChannelKind,
+    /// Its row.
+    pub row: AccountRow,
+    /// Its secrets by the channel's field names.
+    pub secrets: BTreeMap<String, SecretPair>,
+    /// Prepared for the channel's verification.
+    pub verifier: Verifier,
+}
+
+impl Account {
+    /// A public field, or empty.
+    pub fn public(&self, field: &str) -> &str {
+        self.row.public.get(field).map_or("", String::as_str)
+    }
+    /// The present value of a secret, or empty.
+    pub fn secret(&self, field: &str) -> &str {
+        self.secrets.get(field).map_or("", |pair| pair.current.expose())
+    }
+}
+
+/// An endpoint, ready for use.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Its row.
+    pub row: EndpointRow,
+    /// Its signing secrets.
+    pub secret: SecretPair,
+    /// Headers added to each delivery.
+    pub headers: BTreeMap<String, Secret>,
+}
+
+impl Endpoint {
+    /// Whether it wants an event of this type on this account.
+    pub fn wants(&self, kind: EventType, account: AccountId) -> bool {
+        self.row.events.takes(kind) && (self.row.accounts.is_empty() || self.row.accounts.contains(&account))
+    }
+}
+
+/// One snapshot of the directory.
+#[derive(Debug, Default)]
+pub struct Directory {
+    /// The version that it shows.
+    pub version: u64,
+    tenants: Map<TenantId, Arc<TenantEntry>>,
+    accounts: Map<AccountId, Arc<Account>>,
+    endpoints: Map<EndpointId, Arc<Endpoint>>,
+    by_tenant: Map<TenantId, Vec<Arc<Endpoint>>>,
+    keys: Map<KeyHash, KeyRow>,
+}
+
+impl Directory {
+    /// Opens the rows. A row that does not open is left out and named: one damaged row does not take the rest down.
+    pub fn build(version: u64, rows: Vec<DirectoryRow>, keyring: &Keyring) -> (Self, Vec<String>) {
+        let mut directory = Self { version, ..Self::default() };
+        let mut broken = Vec::new();
+        let (tenants, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| matches!(row, DirectoryRow::Tenant(_)));
+        for row in tenants.into_iter().chain(rest) {
+            let id = row.id();
+            if directory.insert(row, keyring).is_err() {
+                broken.push(id);
+            }
+        }
+        for list in directory.by_tenant.values_mut() {
+            list.sort_by_key(|endpoint| endpoint.row.id);
+        }
+        (directory, broken)
+    }
+
+    fn insert(&mut self, row: DirectoryRow, keyring: &Keyring) -> Result<(), OpenError> {
+        match row {
+            DirectoryRow::Tenant(row) => {
+                let key = DataKey::from_bytes(keyring.kek().open_value(&tenant_aad(row.id), row.key.as_bytes())?);
+                self.tenants.insert(row.id, Arc::new(TenantEntry { row, key }));
+            }
+            DirectoryRow::Account(row) => {
+                let key = &self.tenants.get(&row.tenant).ok_or(OpenError)?.key;
+                let secrets: BTreeMap<String, SecretPair> = key.open_value(&account_aad(row.tenant, row.id), row.secrets.as_bytes())?;
+                let verifier = channels::channel(row.channel).verifier(&secrets);
+                let owner = Owned { tenant: Tenant::verified(row.tenant), account: row.id };
+                let account = Account { owner, channel: row.channel, secrets, verifier, row };
+                self.accounts.insert(account.row.id, Arc::new(account));
+            }
+            DirectoryRow::Endpoint(row) => {
+                let key = &self.tenants.get(&row.tenant).ok_or(OpenError)?.key;
+                let secret = key.open_value(&endpoint_aad(row.tenant, row.id, "secret"), row.secret.as_bytes())?;
+                let headers = key.open_value(&endpoint_aad(row.tenant, row.id, "headers"), row.headers.as_bytes())?;
+                let endpoint = Arc::new(Endpoint { tenant: Tenant::verified(row.tenant), secret, headers, row });
+                self.by_tenant.entry(endpoint.row.tenant).or_default().push(endpoint.clone());
+                self.endpoints.insert(endpoint.row.id, endpoint);
+            }
+            DirectoryRow::Key(row) => {
+                self.tenants.get(&row.tenant).ok_or(OpenError)?;
+                self.keys.insert(row.hash, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Who a presented key belongs to.
+    pub fn authenticate(&self, presented: &str, ids: &IdHasher, now: Timestamp) -> Option<Caller> {
+        let row = self.keys.get(&ids.api_key(presented))?;
+        if row.expires_at.is_some_and(|until| now >= until) {
+            return None;
+        }
+        let scopes = Scopes::of(row.scopes.iter().filter_map(|name| Scope::from_name(name)));
+        Some(Caller { tenant: Tenant::verified(row.tenant), key: row.id, scopes })
+    }
+
+    /// The account of a webhook path. The tenant that comes with it may be used once the request is verified.
+    pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
+        self.accounts.get(&id)
+    }
+
+    /// An account, only if it is this tenant's.
+    pub fn account_of(&self, tenant: Tenant, id: AccountId) -> Option<&Arc<Account>> {
+        self.accounts.get(&id).filter(|account| account.owner.tenant == tenant)
+    }
+
+    /// An endpoint, only if it is this tenant's.
+    pub fn endpoint_of(&self, tenant: Tenant, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&id).filter(|endpoint| endpoint.tenant == tenant)
+    }
+
+    /// An endpoint by id, for lanes (the tenant was checked when the delivery was planned).
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&id)
+    }
+
+    /// The tenant's endpoints, in a fixed order.
+    pub fn endpoints_of(&self, tenant: Tenant) -> &[Arc<Endpoint>] {
+        self.by_tenant.get(&tenant.id()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tenant's key.
+    pub fn tenant_key(&self, tenant: Tenant) -> Option<&DataKey> {
+        self.tenants.get(&tenant.id()).map(|entry| &entry.key)
+    }
+
+    /// The tenant's row.
+    pub fn tenant(&self, tenant: TenantId) -> Option<&TenantRow> {
+        self.tenants.get(&tenant).map(|entry| &entry.row)
+    }
+
+    /// The context of a tenant that exists, for an administrator who acts for it.
+    pub fn act_for(&self, caller: &Caller, tenant: TenantId) -> Option<Tenant> {
+        let exists = self.tenants.contains_key(&tenant);
+        (exists && caller.scopes.contains(Scope::Admin)).then(|| Tenant::verified(tenant))
+    }
+
+    /// All tenants.
+    pub fn tenants(&self) -> impl Iterator<Item = &TenantRow> {
+        self.tenants.values().map(|entry| &entry.row)
+    }
+    /// All accounts.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.accounts.values()
+    }
+    /// All endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
+    }
+    /// All keys.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyRow> {
+        self.keys.values()
+    }
+}
+
+/// The snapshot that a process uses, swapped whole. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct SharedDirectory(Arc<ArcSwap<Directory>>);
+
+impl SharedDirectory {
+    /// The present snapshot. Do not hold it across a wait.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Directory>> {
+        self.0.load()
+    }
+    /// The present snapshot, to be kept.
+    pub fn load_full(&self) -> Arc<Directory> {
+        self.0.load_full()
+    }
+    /// Puts a new one in its place.
+    pub fn swap(&self, directory: Directory) {
+        self.0.store(Arc::new(directory));
+    }
+}

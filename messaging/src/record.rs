@@ -1,0 +1,267 @@
+//! What stands on the log. One layout for every backend, versioned, with golden bytes in the tests.
+//!
+//! ```text
+//! version u8 (1) | kind u8 | channel u8 | flags u8 | tenant 16 | account 16 | conversation 16 | accepted_at_us u64 LE | sealed body
+//! ```
+//! The head is bound to the body as associated data, so a body moved under another head does not open. Only a
+//! `channels::Piece` (made by a channel after verification) or a `Command` (made by an authenticated caller) becomes a
+//! record; unverified bytes cannot.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::channels::{ChannelKind, Piece};
+use crate::clock::Timestamp;
+use crate::content::{Content, Handle, Template};
+use crate::ids::{AccountId, ConversationId, MessageId, TenantId, partition_of};
+use crate::log::{NewRecord, Topic};
+use crate::outcome::named_enum;
+use crate::seal::DataKey;
+use crate::tenant::{Owned, Tenant};
+
+const VERSION: u8 = 1;
+/// Length of a record's head.
+pub const HEAD_BYTES: usize = 4 + 16 * 3 + 8;
+const FLAG_MOVED: u8 = 1;
+
+named_enum! {
+/// What a record's body is.
+RecordKind {
+    /// A verified piece of a platform's webhook.
+    Inbound = "inbound",
+    /// An authentic webhook body that could not be split.
+    Unparsable = "unparsable",
+    /// A command of a merchant.
+    Command = "command",
+}
+}
+
+/// A record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What the body is.
+    pub kind: RecordKind,
+    /// Of which channel.
+    pub channel: ChannelKind,
+    /// Handed on once already by a shard that does not own the conversation: is not handed on again.
+    pub moved: bool,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Of which account.
+    pub account: AccountId,
+    /// The conversation that it belongs to, as far as the gateway could tell.
+    pub conversation: ConversationId,
+    /// When the gateway took it.
+    pub accepted_at: Timestamp,
+    /// The piece or command.
+    pub body: Bytes,
+}
+
+/// Bytes on the log that are not a record of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// A version of tomorrow, or damage.
+    #[error("record version {0} is not known here")]
+    Version(u8),
+    /// Too short, or an unknown tag.
+    #[error("record head is malformed")]
+    Head,
+    /// The body does not open under this head.
+    #[error("record body does not open")]
+    Seal,
+}
+
+impl Record {
+    /// A verified piece.
+    pub fn inbound(owner: Owned, channel: ChannelKind, conversation: ConversationId, piece: &Piece, accepted_at: Timestamp) -> Self {
+        let kind = if piece.is_unparsable() { RecordKind::Unparsable } else { RecordKind::Inbound };
+        Self {
+            kind,
+            channel,
+            moved: false,
+            tenant: owner.tenant,
+            account: owner.account,
+            conversation,
+            accepted_at,
+            body: piece.body().clone(),
+        }
+    }
+
+    /// A merchant's command.
+    pub fn command(owner: Owned, channel: ChannelKind, conversation: ConversationId, command: &Command, accepted_at: Timestamp) -> Self {
+        Self {
+            kind: RecordKind::Command,
+            channel,
+            moved: false,
+            tenant: owner.tenant,
+            account: owner.account,
+            conversation,
+            accepted_at,
+            body: Bytes::from(serde_json::to_vec(command).expect("commands serialise")),
+        }
+    }
+
+    /// The same record for another conversation (an alias was found).
+    pub fn moved_to(&self, conversation: ConversationId) -> Self {
+        Self { conversation, moved: true, ..self.clone() }
+    }
+
+    /// Bytes for the log.
+    pub fn encode(&self, key: &DataKey) -> Bytes {
+        let mut head = [0u8; HEAD_BYTES];
+        head[0] = VERSION;
+        head[1] = self.kind as u8;
+        head[2] = self.channel as u8;
+        head[3] = if self.moved { FLAG_MOVED } else { 0 };
+        head[4..20].copy_from_slice(&self.tenant.id().0);
+        head[20..36].copy_from_slice(&self.account.0);
+        head[36..52].copy_from_slice(&self.conversation.0);
+        head[52..60].copy_from_slice(&self.accepted_at.0.to_le_bytes());
+        let body = key.seal(&head, &self.body);
+        let mut out = Vec::with_capacity(HEAD_BYTES + body.len());
+        out.extend_from_slice(&head);
+        out.extend_from_slice(&body);
+        Bytes::from(out)
+    }
+
+    /// From the log's bytes.
+    pub fn decode(bytes: &[u8], key: &DataKey) -> Result<Self, BadRecord> {
+        if bytes.len() < HEAD_BYTES {
+            return Err(BadRecord::Head);
+        }
+        let (head, body) = bytes.split_at(HEAD_BYTES);
+        if head[0] != VERSION {
+            return Err(BadRecord::Version(head[0]));
+        }
+        let id = |from: usize| -> [u8; 16] { head[from..from + 16].try_into().expect("sixteen bytes of the head") };
+        let kind = RecordKind::ALL.get(usize::from(head[1])).copied().ok_or(BadRecord::Head)?;
+        let channel = ChannelKind::ALL.get(usize::from(head[2])).copied().ok_or(BadRecord::Head)?;
+        Ok(Self {
+            kind,
+            channel,
+            moved: head[3] & FLAG_MOVED != 0,
+            tenant: Tenant::verified(TenantId(id(4))),
+            account: AccountId(id(20)),
+            conversation: ConversationId(id(36)),
+            accepted_at: Timestamp(u64::from_le_bytes(head[52..60].try_into().expect("eight bytes of the head"))),
+            body: Bytes::from(key.open(head, body).map_err(|_| BadRecord::Seal)?),
+        })
+    }
+
+    /// For the log: where it goes, and its bytes.
+    pub fn to_new(&self, topic: Topic, partitions: u16, key: &DataKey) -> NewRecord {
+        NewRecord { topic, partition: partition_of(self.conversation, partitions), payload: self.encode(key) }
+    }
+}
+
+/// A message that a merchant wants sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendCommand {
+    /// Its id, known since the 202.
+    pub message: MessageId,
+    /// To whom.
+    pub to: Handle,
+    /// What.
+    pub content: Content,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// Sent in its place when the window is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Template>,
+    /// Not sent after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Not sent before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// The merchant's own reference, given back in events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_data: Option<String>,
+    /// The merchant's own data, given back in events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
+    /// Tells a repeated request from another under the same idempotency key.
+    pub fingerprint: [u8; 16],
+    /// A resend that the tenant asked for although the first may have arrived.
+    #[serde(default)]
+    pub possible_duplicate: bool,
+}
+
+/// What a merchant may ask of a conversation. Goes over the log to the shard that owns it, like everything else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Send a message, reaction or receipt.
+    Send(Box<SendCommand>),
+    /// Take a message back while it waits.
+    Cancel {
+        /// Which.
+        message: MessageId,
+    },
+    /// Send a message of unknown fate again, marked as a possible duplicate.
+    Resend {
+        /// Which.
+        message: MessageId,
+    },
+    /// Change what is known of the contact.
+    Contact {
+        /// The handle, for a contact never seen before.
+        to: Handle,
+        /// New name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Restriction flag: stored, not otherwise used.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restricted: Option<bool>,
+        /// Opt-out flag.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opted_out: Option<bool>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            kind: RecordKind::Command,
+            channel: ChannelKind::Telegram,
+            moved: false,
+            tenant: Tenant::verified(TenantId([1; 16])),
+            account: AccountId([2; 16]),
+            conversation: ConversationId([3; 16]),
+            accepted_at: Timestamp(0x0102_0304_0506_0708),
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[test]
+    fn records_read_back_and_hold_to_their_head() {
+        let key = DataKey::generate();
+        let bytes = record().encode(&key);
+        assert_eq!(Record::decode(&bytes, &key), Ok(record()));
+        for at in 1..bytes.len() {
+            let mut bent = bytes.to_vec();
+            bent[at] ^= 0x80;
+            assert!(Record::decode(&bent, &key).is_err(), "a flipped bit at {at} is found");
+        }
+        for cut in 0..bytes.len() {
+            assert!(Record::decode(&bytes[..cut], &key).is_err());
+        }
+        assert_eq!(record().moved_to(ConversationId([9; 16])).conversation, ConversationId([9; 16]));
+    }
+
+    #[test]
+    fn golden_head() {
+        let bytes = record().encode(&DataKey::generate());
+        let head = "01020100\
+                    01010101010101010101010101010101\
+                    02020202020202020202020202020202\
+                    03030303030303030303030303030303\
+                    0807060504030201";
+        assert_eq!(data_encoding::HEXLOWER.encode(&bytes[..HEAD_BYTES]), head);
+    }
+}

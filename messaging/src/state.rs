@@ -1,0 +1,361 @@
+//! The rows' contents: what a shard knows of a conversation, and what is kept of a message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::channels::ChannelKind;
+use crate::clock::Timestamp;
+use crate::content::Handle;
+use crate::event::Event;
+use crate::ids::{AccountId, ContactId, ConversationId, EndpointId, EventId, MessageId, TenantId};
+use crate::outcome::{Reason, Status, Step};
+use crate::seal::{DataKey, KEY_BYTES, OpenError, Sealed};
+
+/// What a shard knows of a conversation. Sealed with the tenant's key at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Its id.
+    pub id: ConversationId,
+    /// Its account.
+    pub account: AccountId,
+    /// Its channel.
+    pub channel: ChannelKind,
+    /// The person.
+    pub contact: ContactId,
+    /// The conversation goes by another id (the same person was first seen under another handle).
+    pub alias_of: Option<ConversationId>,
+    /// All handles of the person, first the one that the key was computed from.
+    pub handles: Vec<Handle>,
+    /// The person's name, as the platform or the merchant gave it.
+    pub name: Option<String>,
+    /// The person's user name.
+    pub username: Option<String>,
+    /// Free text is allowed until then; `ZERO` when it never was.
+    pub window_until: Timestamp,
+    /// Events told so far about the present window.
+    pub window_told: WindowTold,
+    /// The newest platform time that was stored: what is later has surely not been seen.
+    pub newest_platform_at: Timestamp,
+    /// The newest inbound message, for receipts: platform id.
+    pub newest_inbound: Option<String>,
+    /// Last activity in either direction.
+    pub active_at: Timestamp,
+    /// Stored, not otherwise used.
+    pub restricted: bool,
+    /// Wants no marketing messages.
+    pub opted_out: bool,
+    /// Blocked us or is gone.
+    pub unreachable: bool,
+    /// The last `trunkline-sequence` given, per endpoint.
+    pub sequences: Vec<(EndpointId, u64)>,
+    /// The key that seals this person's message bodies. Destroying it erases them.
+    pub key: [u8; KEY_BYTES],
+    /// The due time of the window timer that stands in `later`; `ZERO` when none does.
+    pub timer_at: Timestamp,
+    /// Business connection for replies on behalf (Telegram).
+    pub via: Option<String>,
+}
+
+/// How far the subscribers know about the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum WindowTold {
+    /// Nothing, or that it closed.
+    #[default]
+    Closed,
+    /// That it opened.
+    Opened,
+    /// That it will soon close.
+    Closing,
+}
+
+impl Conversation {
+    /// A conversation that begins. The contact's key comes in as an argument.
+    pub fn new(
+        id: ConversationId,
+        account: AccountId,
+        channel: ChannelKind,
+        contact: ContactId,
+        handle: Handle,
+        key: [u8; KEY_BYTES],
+    ) -> Self {
+        Self {
+            id,
+            account,
+            channel,
+            contact,
+            alias_of: None,
+            handles: vec![handle],
+            name: None,
+            username: None,
+            window_until: Timestamp::ZERO,
+            window_told: WindowTold::Closed,
+            newest_platform_at: Timestamp::ZERO,
+            newest_inbound: None,
+            active_at: Timestamp::ZERO,
+            restricted: false,
+            opted_out: false,
+            unreachable: false,
+            sequences: Vec::new(),
+            key,
+            timer_at: Timestamp::ZERO,
+            via: None,
+        }
+    }
+
+    /// The handle of a scheme, when the person has one.
+    pub fn handle(&self, scheme: &str) -> Option<&Handle> {
+        self.handles.iter().find(|handle| handle.scheme() == scheme)
+    }
+
+    /// The contact's key.
+    pub fn contact_key(&self) -> DataKey {
+        DataKey::from_bytes(self.key)
+    }
+
+    /// The next sequence number for an endpoint, counted.
+    pub fn next_sequence(&mut self, endpoint: EndpointId) -> u64 {
+        if let Some((_, last)) = self.sequences.iter_mut().find(|(id, _)| *id == endpoint) {
+            *last += 1;
+            return *last;
+        }
+        self.sequences.push((endpoint, 1));
+        1
+    }
+}
+
+/// Which way a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// From the person.
+    In,
+    /// From us.
+    Out,
+    /// From the business by another way.
+    Echo,
+}
+
+/// What is kept of a message beside its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageMeta {
+    /// Which way it went.
+    pub direction: Direction,
+    /// The `type`.
+    pub kind: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Its account.
+    pub account: AccountId,
+    /// To whom (out).
+    pub to: Option<Handle>,
+    /// The platform's id.
+    pub platform_id: Option<String>,
+    /// How it came to stand there.
+    pub history: Vec<Step>,
+    /// The last reason.
+    pub reason: Option<Reason>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Not sent after this.
+    pub expires_at: Option<Timestamp>,
+    /// Not sent before this.
+    pub not_before: Option<Timestamp>,
+    /// How many times it was tried.
+    pub attempt: u32,
+    /// Under which lease it was last tried.
+    pub epoch: u64,
+    /// The platform may have taken it twice.
+    pub possible_duplicate: bool,
+    /// Tells a repeated request from another under the same idempotency key.
+    pub fingerprint: [u8; 16],
+}
+
+/// A message's row: head sealed with the tenant's key, content with the contact's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRow {
+    /// Where it stands.
+    pub meta: Sealed<MessageMeta>,
+    /// What it says: in and echo, the event's data as JSON; out, the send command as JSON. Gone when the person withdrew it.
+    pub content: Option<Sealed<String>>,
+}
+
+/// Most steps of a message's history that are kept; later ones replace the last.
+pub const HISTORY_MAX: usize = 32;
+
+impl MessageMeta {
+    /// Moves up the lattice, or says no.
+    pub fn advance(&mut self, step: Step) -> bool {
+        if !self.status.may_become(step.status) {
+            return false;
+        }
+        self.status = step.status;
+        self.reason = step.reason.or(self.reason.filter(|_| step.status == Status::Unknown));
+        self.note(step);
+        true
+    }
+
+    /// Adds a step to the history without a change of state.
+    pub fn note(&mut self, step: Step) {
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop();
+        }
+        self.history.push(step);
+    }
+}
+
+/// Where an id leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// A message's conversation and time.
+    pub message: Option<(ConversationId, Timestamp, MessageId)>,
+    /// An event's place in the feed.
+    pub event: Option<FeedPosition>,
+}
+
+/// A place in the feed: events of one shard, in the order of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+pub struct FeedPosition {
+    /// The shard.
+    pub shard: u16,
+    /// Rises within the shard, also across restarts and owners.
+    pub order: u64,
+}
+
+/// An event's row. Its head holds ids and times only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Its head.
+    pub event: Event,
+    /// Where its data is.
+    pub data: EventData,
+}
+
+/// Where an event's data is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventData {
+    /// Here, as JSON, sealed with the contact's key.
+    Sealed(Sealed<String>),
+    /// Here, as JSON: no person's data (account, template and endpoint events).
+    Plain(String),
+    /// It is the content of the message.
+    Message,
+}
+
+/// A parked record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Its account.
+    pub account: AccountId,
+    /// Its channel.
+    pub channel: ChannelKind,
+    /// Why: one of a few short names.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+    /// The record, as it stood on the log (sealed).
+    pub record: Vec<u8>,
+}
+
+/// A row that does not open or is of another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stored row does not open")]
+pub struct BadRow;
+
+impl From<OpenError> for BadRow {
+    fn from(_: OpenError) -> Self {
+        Self
+    }
+}
+impl From<postcard::Error> for BadRow {
+    fn from(_: postcard::Error) -> Self {
+        Self
+    }
+}
+
+fn aad(table: &str, tenant: TenantId, id: &[u8; 16]) -> Vec<u8> {
+    [table.as_bytes(), &tenant.0, id].concat()
+}
+
+impl Conversation {
+    /// For the store, sealed with the tenant's key.
+    pub fn seal(&self, tenant: TenantId, key: &DataKey) -> Vec<u8> {
+        key.seal_value(&aad("conversation", tenant, &self.id.0), self).into_bytes()
+    }
+    /// From the store.
+    pub fn open(tenant: TenantId, id: ConversationId, key: &DataKey, bytes: &[u8]) -> Result<Self, BadRow> {
+        Ok(key.open_value(&aad("conversation", tenant, &id.0), bytes)?)
+    }
+}
+
+impl MessageRow {
+    /// A row of a head and, while it is kept, a content.
+    pub fn seal(
+        tenant: TenantId,
+        message: MessageId,
+        meta: &MessageMeta,
+        key: &DataKey,
+        content: Option<&str>,
+        contact_key: &DataKey,
+    ) -> Self {
+        let content = content.map(|text| Self::seal_content(tenant, message, text, contact_key));
+        Self { meta: key.seal_value(&aad("message", tenant, &message.0), meta), content }
+    }
+    /// The content alone.
+    pub fn seal_content(tenant: TenantId, message: MessageId, content: &str, contact_key: &DataKey) -> Sealed<String> {
+        Sealed::from_stored(contact_key.seal_once(&aad("message.content", tenant, &message.0), content.as_bytes()))
+    }
+    /// The head.
+    pub fn open_meta(&self, tenant: TenantId, message: MessageId, key: &DataKey) -> Result<MessageMeta, BadRow> {
+        Ok(key.open_value(&aad("message", tenant, &message.0), self.meta.as_bytes())?)
+    }
+    /// Puts another head in.
+    pub fn set_meta(&mut self, tenant: TenantId, message: MessageId, meta: &MessageMeta, key: &DataKey) {
+        self.meta = key.seal_value(&aad("message", tenant, &message.0), meta);
+    }
+    /// The content; none when the person withdrew it.
+    pub fn open_content(&self, tenant: TenantId, message: MessageId, contact_key: &DataKey) -> Result<Option<String>, BadRow> {
+        let Some(content) = &self.content else { return Ok(None) };
+        let plain = contact_key.open(&aad("message.content", tenant, &message.0), content.as_bytes())?;
+        String::from_utf8(plain).map(Some).map_err(|_| BadRow)
+    }
+    /// For the store.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("our own types serialise")
+    }
+    /// From the store.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
+        Ok(postcard::from_bytes(bytes)?)
+    }
+}
+
+impl Pointer {
+    /// For the store.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("our own types serialise")
+    }
+    /// From the store.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
+        Ok(postcard::from_bytes(bytes)?)
+    }
+}
+
+impl EventData {
+    /// Seals data that says something of a person.
+    pub fn seal(tenant: TenantId, event: EventId, data: &str, contact_key: &DataKey) -> Self {
+        Self::Sealed(Sealed::from_stored(contact_key.seal_once(&aad("event.data", tenant, &event.0), data.as_bytes())))
+    }
+    /// Opens sealed data.
+    pub fn open(sealed: &Sealed<String>, tenant: TenantId, event: EventId, contact_key: &DataKey) -> Result<String, BadRow> {
+        let plain = contact_key.open(&aad("event.data", tenant, &event.0), sealed.as_bytes())?;
+        String::from_utf8(plain).map_err(|_| BadRow)
+    }
+}
+
+impl EventRow {
+    /// For the store.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("our own types serialise")
+    }
+    /// From the store.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
+        Ok(postcard::from_bytes(bytes)?)
+    }
+}

@@ -1,0 +1,195 @@
+//! The store: what is kept. Point reads, short scans and batched writes over typed keys; values are sealed bytes.
+//!
+//! The contract of [`Store`]:
+//! * `apply` takes a batch. `Durability::Buffered`: visible to reads at once, survives `kill -9` of the process, but not
+//!   power loss until the next `sync`. `Durability::Synced`: survives power loss when it returns. On the embedded side a batch
+//!   is atomic; elsewhere it is applied in order, so callers put the row that others depend on last.
+//! * Writes are idempotent upserts; `at` is the log's append time and is the write time, so that a replay neither doubles nor
+//!   undoes what came later (the embedded store has one writer per key, the shard that owns it).
+//! * Tenant is the first part of every key of a tenant's data; a scan never leaves the tenant (or shard) it was given.
+//! * Reads and writes never block an async worker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::BoxFuture;
+use crate::clock::{SharedClock, Timestamp};
+use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId, TenantId};
+use crate::state::FeedPosition;
+
+pub mod embedded;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+/// The queue in `later` that a row stands in: a destination's, or the shard's timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Queue {
+    /// Of an account or endpoint (its 16 bytes).
+    Destination([u8; 16]),
+    /// Windows, scheduled sends, unknown sends awaiting settlement: ordered by due time.
+    Timers,
+}
+
+/// A row's key. The variant is the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// `state::Conversation`, sealed.
+    Conversation(TenantId, ConversationId),
+    /// `state::MessageRow`, by conversation and time.
+    Message(TenantId, ConversationId, Timestamp, MessageId),
+    /// `state::Pointer`: where an id (message or event) leads. The 16 bytes are the id's.
+    Pointer(TenantId, [u8; 16]),
+    /// `state::Pointer` of the message that has this platform id.
+    PlatformId(TenantId, AccountId, PlatformRef),
+    /// `state::EventRow`, the feed.
+    Event(TenantId, FeedPosition),
+    /// The shard's `later` queue: (shard, queue, order).
+    Later(u16, Queue, u64),
+    /// An intent to send, while the platform may have it: (shard, tenant, message).
+    Intent(u16, TenantId, MessageId),
+    /// `state::Quarantined`.
+    Quarantine(TenantId, QuarantineId),
+}
+
+/// A change of one row: a value, or none to delete it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The row.
+    pub key: Key,
+    /// Its new value; none deletes it.
+    pub value: Option<Vec<u8>>,
+    /// Write time: the log's append time of what caused it.
+    pub at: Timestamp,
+}
+
+impl Write {
+    /// Puts a value.
+    pub fn put(key: Key, value: Vec<u8>, at: Timestamp) -> Self {
+        Self { key, value: Some(value), at }
+    }
+    /// Deletes a row.
+    pub fn delete(key: Key, at: Timestamp) -> Self {
+        Self { key, value: None, at }
+    }
+}
+
+/// A range of rows, in key order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scan {
+    /// A conversation's messages, newest first, strictly before a time.
+    Messages(TenantId, ConversationId, Timestamp),
+    /// A shard's part of a tenant's feed, oldest first, strictly after a place.
+    Events(TenantId, FeedPosition),
+    /// A `later` queue, from an order on (inclusive).
+    Later(u16, Queue, u64),
+    /// Everything in a shard's `later`, queue by queue.
+    AllLater(u16),
+    /// A shard's open intents.
+    Intents(u16),
+    /// A tenant's quarantine, after an id; all tenants when none is given.
+    Quarantine(Option<TenantId>, Option<QuarantineId>),
+}
+
+/// A row found by a scan.
+pub type Found = (Key, Vec<u8>);
+
+/// How much a write must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The process's death.
+    Buffered,
+    /// Power loss.
+    Synced,
+}
+
+/// The store did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It is away or overloaded: try again.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// The disk budget is used up.
+    #[error("store is full")]
+    Full,
+    /// Damage, or rows of another version.
+    #[error("store damaged: {0}")]
+    Damaged(String),
+    /// Another change came first (directory, lease).
+    #[error("changed by another in between")]
+    Conflict,
+    /// Closed.
+    #[error("store closed")]
+    Closed,
+}
+
+/// A lease on a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The shard.
+    pub shard: u16,
+    /// Rises with every new owner. An intent of an older epoch is unknown, never unsent.
+    pub epoch: u64,
+    /// Who holds it (a random id of the process).
+    pub owner: [u8; 16],
+    /// Until when, by the store's clock.
+    pub until: Timestamp,
+}
+
+/// The answer to a request for a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseAnswer {
+    /// It is the caller's.
+    Held(Lease),
+    /// Another holds it.
+    HeldByOther(Lease),
+}
+
+/// Rows of the directory, by the text form of their ids.
+pub type DirectoryRows = Vec<(String, Vec<u8>)>;
+
+/// A store. The contract stands at the top of this file.
+pub trait Store: Send + Sync {
+    /// Reads rows; one answer per key, by position.
+    fn read(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Option<Vec<u8>>>, StoreError>>;
+    /// Reads a range, at most `limit` rows.
+    fn scan(&self, scan: Scan, limit: usize) -> BoxFuture<'_, Result<Vec<Found>, StoreError>>;
+    /// Writes a batch.
+    fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Makes everything that was applied survive power loss.
+    fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes or renews the lease on a shard: free, expired or the caller's own. A new owner gets a higher epoch.
+    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>>;
+    /// Gives a lease back, if it is still the caller's.
+    fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The directory's version: rises with every change.
+    fn directory_version(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// The whole directory and its version.
+    fn directory(&self) -> BoxFuture<'_, Result<(u64, DirectoryRows), StoreError>>;
+    /// Changes rows (none deletes) if the version is still `expected`; gives the new version. Synced.
+    fn change_directory(&self, expected: u64, changes: Vec<(String, Option<Vec<u8>>)>) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Bytes on this node's disk, and the limit; zeros when they are elsewhere.
+    fn disk(&self) -> (u64, u64);
+    /// Syncs and lets go of the files.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Settings of the embedded store.
+#[derive(Debug, Clone)]
+pub struct EmbeddedSettings {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Most bytes on disk.
+    pub max_bytes: u64,
+    /// Bytes of block cache.
+    pub cache_bytes: u64,
+}
+
+/// Opens the embedded store.
+pub fn open_embedded(settings: EmbeddedSettings, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(embedded::EmbeddedStore::open(settings, clock)?))
+}
