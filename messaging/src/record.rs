@@ -205,6 +205,12 @@ pub enum Command {
         /// Which.
         message: MessageId,
     },
+    /// From now on this conversation goes by another id: the same person was known under another handle first. Made by
+    /// shards, never by merchants.
+    Link {
+        /// The conversation that goes on.
+        to: ConversationId,
+    },
     /// Change what is known of the contact.
     Contact {
         /// The handle, for a contact never seen before.

@@ -45,14 +45,25 @@ pub struct Conversation {
     pub opted_out: bool,
     /// Blocked us or is gone.
     pub unreachable: bool,
-    /// The last `trunkline-sequence` given, per endpoint.
-    pub sequences: Vec<(EndpointId, u64)>,
+    /// Where the numbering stands, per endpoint.
+    pub sequences: Vec<Sequence>,
     /// The key that seals this person's message bodies. Destroying it erases them.
     pub key: [u8; KEY_BYTES],
     /// The due time of the window timer that stands in `later`; `ZERO` when none does.
     pub timer_at: Timestamp,
     /// Business connection for replies on behalf (Telegram).
     pub via: Option<String>,
+}
+
+/// Where the numbering of a conversation's deliveries to one endpoint stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The last `trunkline-sequence` given.
+    pub last: u64,
+    /// How many were given up since the last one that arrived.
+    pub gap: u32,
 }
 
 /// How far the subscribers know about the window.
@@ -113,12 +124,21 @@ impl Conversation {
 
     /// The next sequence number for an endpoint, counted.
     pub fn next_sequence(&mut self, endpoint: EndpointId) -> u64 {
-        if let Some((_, last)) = self.sequences.iter_mut().find(|(id, _)| *id == endpoint) {
-            *last += 1;
-            return *last;
-        }
-        self.sequences.push((endpoint, 1));
-        1
+        let sequence = self.sequence(endpoint);
+        sequence.last += 1;
+        sequence.last
+    }
+
+    /// Where the numbering for an endpoint stands.
+    pub fn sequence(&mut self, endpoint: EndpointId) -> &mut Sequence {
+        let at = match self.sequences.iter().position(|sequence| sequence.endpoint == endpoint) {
+            Some(at) => at,
+            None => {
+                self.sequences.push(Sequence { endpoint, last: 0, gap: 0 });
+                self.sequences.len() - 1
+            }
+        };
+        &mut self.sequences[at]
     }
 }
 
@@ -164,6 +184,8 @@ pub struct MessageMeta {
     pub epoch: u64,
     /// The platform may have taken it twice.
     pub possible_duplicate: bool,
+    /// It stands in `later`, which owns it: a replay of its record leaves it alone.
+    pub parked: bool,
     /// Tells a repeated request from another under the same idempotency key.
     pub fingerprint: [u8; 16],
 }
