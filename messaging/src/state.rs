@@ -248,6 +248,17 @@ pub struct EventRow {
     pub event: Event,
     /// Where its data is.
     pub data: EventData,
+    /// The `trunkline-sequence` that each endpoint was to get it with: so a delivery that is taken up again after a crash
+    /// carries the same number.
+    pub sequences: Vec<(EndpointId, u64)>,
+}
+
+/// How far a shard is with the feed: what stands at or before `settled` is delivered, given up, or in `later`. After a crash
+/// the next owner takes up what stands behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FeedProgress {
+    /// The last order of the settled prefix.
+    pub settled: u64,
 }
 
 /// Where an event's data is.

@@ -49,6 +49,8 @@ pub enum Key {
     Later(u16, Queue, u64),
     /// An intent to send, while the platform may have it: (shard, tenant, message).
     Intent(u16, TenantId, MessageId),
+    /// `state::FeedProgress` of a shard.
+    Progress(u16),
     /// `state::Quarantined`.
     Quarantine(TenantId, QuarantineId),
 }

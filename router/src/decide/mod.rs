@@ -1,0 +1,164 @@
+//! The pure heart: (conversation state, directory snapshot, record or outcome, now) -> rows and effects. No I/O, no clock, no
+//! chance: everything comes in on the desk.
+
+use std::fmt::Write as _;
+
+use messaging::channels::{ChannelKind, Inbound, channel};
+use messaging::clock::Timestamp;
+use messaging::content::Handle;
+use messaging::directory::Account;
+use messaging::ids::{AccountId, ConversationId, EventId, IdHasher, MessageId};
+use messaging::outcome::Outcome;
+use messaging::record::{Command, Record};
+use messaging::state::Conversation;
+use messaging::store::Key;
+use messaging::tenant::Tenant;
+
+use crate::desk::{Desk, Unfit};
+
+pub mod inbound;
+pub mod outbound;
+pub mod window;
+
+#[cfg(test)]
+mod tests;
+
+/// A record, parsed.
+#[derive(Debug)]
+pub enum Parsed {
+    /// What a platform said.
+    Inbound(Box<Inbound>),
+    /// What a merchant or shard asked for.
+    Command(Box<Command>),
+}
+
+/// Parses a record's body.
+pub fn parse(record: &Record) -> Result<Parsed, Unfit> {
+    use messaging::record::RecordKind;
+    match record.kind {
+        RecordKind::Inbound => {
+            channel(record.channel).parse(&record.body).map(|inbound| Parsed::Inbound(Box::new(inbound))).map_err(|_| Unfit::Body)
+        }
+        RecordKind::Unparsable => Err(Unfit::Body),
+        RecordKind::Command => {
+            serde_json::from_slice(&record.body).map(|command| Parsed::Command(Box::new(command))).map_err(|_| Unfit::Body)
+        }
+    }
+}
+
+/// Other conversations that the record's handles would be keys of, and that the state does not know yet.
+pub fn strangers(record: &Record, parsed: &Parsed, state: Option<&Conversation>, ids: &IdHasher) -> Vec<ConversationId> {
+    let Parsed::Inbound(inbound) = parsed else { return Vec::new() };
+    let known = |handle: &Handle| state.is_some_and(|state| state.handles.contains(handle));
+    let news = inbound.contact.handles.iter().filter(|handle| !known(handle));
+    let keys = news.map(|handle| ids.conversation(record.tenant.id(), record.account, handle.expose()));
+    keys.filter(|id| *id != record.conversation).collect()
+}
+
+/// The pointers that a record's decision reads. `newest` is the state's newest stored platform time: what is later has surely
+/// not been seen, which spares the read.
+pub fn pointers(record: &Record, parsed: &Parsed, newest: Option<Timestamp>, ids: &IdHasher) -> Vec<Key> {
+    match parsed {
+        Parsed::Inbound(inbound) => inbound::pointers(record, inbound, newest, ids),
+        Parsed::Command(command) => outbound::pointers(record, command, ids),
+    }
+}
+
+/// Decides one record.
+pub fn record(desk: &mut Desk<'_>, record: &Record, parsed: &Parsed) -> Result<Outcome, Unfit> {
+    desk.begin(record.accepted_at);
+    match parsed {
+        Parsed::Inbound(inbound) => inbound::decide(desk, record, inbound),
+        Parsed::Command(command) => outbound::decide(desk, record, command),
+    }
+}
+
+/// The account of a record, or why there is none.
+pub(crate) fn account_of<'a>(desk: &Desk<'a>, tenant: Tenant, account: AccountId) -> Result<&'a Account, Unfit> {
+    desk.world.directory.account_of(tenant, account).map(std::convert::AsRef::as_ref).ok_or(Unfit::Owner)
+}
+
+/// The state of a record's conversation; begins one when there is none.
+pub(crate) fn state_for(
+    desk: &mut Desk<'_>,
+    tenant: Tenant,
+    account: AccountId,
+    kind: ChannelKind,
+    id: ConversationId,
+    handle: &Handle,
+) -> bool {
+    if desk.states.contains_key(&id) {
+        return false;
+    }
+    let contact = desk.world.ids.contact(id);
+    let key = desk.fresh_key();
+    desk.states.insert(id, (tenant, Conversation::new(id, account, kind, contact, handle.clone(), key)));
+    desk.touch(id);
+    true
+}
+
+/// JSON text of a string.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("strings serialise")
+}
+
+/// The contact as subscribers see it.
+pub(crate) fn contact_json(conversation: &Conversation) -> String {
+    let mut out = format!("{{\"id\":\"{}\"", conversation.contact);
+    if let Some(name) = &conversation.name {
+        let _ = write!(out, ",\"name\":{}", quoted(name));
+    }
+    if let Some(username) = &conversation.username {
+        let _ = write!(out, ",\"username\":{}", quoted(username));
+    }
+    for handle in conversation.handles.iter().filter(|handle| handle.scheme() != "account") {
+        if let serde_json::Value::Object(members) = channel(conversation.channel).recipient_json(handle) {
+            for (name, value) in members {
+                let _ = write!(out, ",{}:{value}", quoted(&name));
+            }
+        }
+    }
+    out.push('}');
+    out
+}
+
+/// The data of an event: where it happened, who, the message, and what else the kind has (`extra`: members with a comma in front).
+pub(crate) fn data(conversation: &Conversation, message: &str, extra: &str) -> String {
+    format!(
+        r#"{{"channel":"{}","account":"{}","conversation":"{}","contact":{},"message":{message}{extra}}}"#,
+        conversation.channel.name(),
+        conversation.account,
+        conversation.id,
+        contact_json(conversation),
+    )
+}
+
+/// The data of an event without a message.
+pub(crate) fn plain_data(conversation: &Conversation, extra: &str) -> String {
+    format!(
+        r#"{{"channel":"{}","account":"{}","conversation":"{}","contact":{}{extra}}}"#,
+        conversation.channel.name(),
+        conversation.account,
+        conversation.id,
+        contact_json(conversation),
+    )
+}
+
+/// The id of an event that has no message of its own.
+pub(crate) fn event_id(record: &Record, inbound: &Inbound, kind: &str, ids: &IdHasher) -> EventId {
+    let tenant = record.tenant.id();
+    if inbound.platform_id.is_empty() {
+        let hash = ids.content(tenant, record.account, &record.body);
+        return ids.event(tenant, record.account, kind, &hash, &inbound.qualifier);
+    }
+    ids.event(tenant, record.account, kind, inbound.platform_id.as_bytes(), &inbound.qualifier)
+}
+
+/// The id of a message that the platform brought.
+pub(crate) fn inbound_message_id(record: &Record, inbound: &Inbound, ids: &IdHasher) -> MessageId {
+    let tenant = record.tenant.id();
+    if inbound.platform_id.is_empty() {
+        return MessageId(ids.content(tenant, record.account, &record.body));
+    }
+    ids.inbound_message(tenant, record.account, &inbound.platform_id)
+}

@@ -1,0 +1,570 @@
+//! What a merchant asks for becomes rows and tasks; and what the platform answered becomes rows and events.
+
+use std::time::Duration;
+
+use messaging::channels::Outgoing;
+use messaging::clock::Timestamp;
+use messaging::content::{Content, Handle};
+use messaging::directory::AccountState;
+use messaging::event::EventType;
+use messaging::ids::{ConversationId, IdHasher, MessageId};
+use messaging::metrics;
+use messaging::outcome::{Outcome, Reason, Status, Step, Throttled, Verdict};
+use messaging::record::{Command, Record, SendCommand};
+use messaging::state::{Conversation, Direction, MessageMeta, Pointer};
+use messaging::store::Key;
+use messaging::tenant::Tenant;
+
+use super::{account_of, plain_data, state_for, window};
+use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
+use crate::plan::{IntentRow, LaterRow, LaterWork, Sending, Task, Work};
+
+/// First wait after a platform said "later" without saying when; doubles with every try.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+/// Longest such wait.
+const RETRY_MAX: Duration = Duration::from_secs(600);
+/// Tries of one message before it fails as exhausted.
+pub const SEND_TRIES_MAX: u32 = 20;
+
+fn referred(content: &Content) -> Option<MessageId> {
+    let text = match content {
+        Content::Reaction(reaction) => reaction.message.as_deref(),
+        Content::Read(receipt) | Content::Typing(receipt) => receipt.message.as_deref(),
+        Content::Text(_)
+        | Content::Image(_)
+        | Content::Video(_)
+        | Content::Audio(_)
+        | Content::Document(_)
+        | Content::Sticker(_)
+        | Content::Location(_)
+        | Content::Contacts(_)
+        | Content::Interactive(_)
+        | Content::InteractiveReply(_)
+        | Content::Template(_)
+        | Content::Order(_)
+        | Content::Payment(_)
+        | Content::Unsupported(_) => None,
+    };
+    text?.parse().ok()
+}
+
+/// The pointers that the decision reads.
+pub fn pointers(record: &Record, command: &Command, _ids: &IdHasher) -> Vec<Key> {
+    let tenant = record.tenant.id();
+    match command {
+        Command::Send(send) => {
+            let mut keys = vec![Key::Pointer(tenant, send.message.0)];
+            keys.extend(send.reply_to.iter().chain(referred(&send.content).iter()).map(|id| Key::Pointer(tenant, id.0)));
+            keys
+        }
+        Command::Cancel { message } | Command::Resend { message } => vec![Key::Pointer(tenant, message.0)],
+        Command::Link { .. } | Command::Contact { .. } => Vec::new(),
+    }
+}
+
+/// The pointers that a waiting message's task needs, once its command is known.
+pub fn referred_pointers(tenant: Tenant, command: &SendCommand) -> Vec<Key> {
+    command.reply_to.iter().chain(referred(&command.content).iter()).map(|id| Key::Pointer(tenant.id(), id.0)).collect()
+}
+
+/// Decides a command.
+pub fn decide(desk: &mut Desk<'_>, record: &Record, command: &Command) -> Result<Outcome, Unfit> {
+    match command {
+        Command::Send(send) => decide_send(desk, record, send),
+        Command::Cancel { message } => cancel(desk, record, *message),
+        Command::Resend { message } => resend(desk, record, *message),
+        Command::Link { to } => Ok(link(desk, record, *to)),
+        Command::Contact { to, name, restricted, opted_out } => contact(desk, record, to, name.as_deref(), *restricted, *opted_out),
+    }
+}
+
+fn decide_send(desk: &mut Desk<'_>, record: &Record, send: &SendCommand) -> Result<Outcome, Unfit> {
+    account_of(desk, record.tenant, record.account)?;
+    state_for(desk, record.tenant, record.account, record.channel, record.conversation, &send.to);
+    if let Some(message) = desk.message(record.tenant, send.message)? {
+        return resume(desk, record.tenant, message);
+    }
+    if desk.pointer(&Key::Pointer(record.tenant.id(), send.message.0)).is_some() {
+        return Ok(Outcome::Duplicate);
+    }
+    let accepted = Step { at: record.accepted_at, status: Status::Accepted, reason: None, detail: None, attempt: 0 };
+    let meta = MessageMeta {
+        direction: Direction::Out,
+        kind: send.content.kind().to_owned(),
+        status: Status::Accepted,
+        account: record.account,
+        to: Some(send.to.clone()),
+        platform_id: None,
+        history: vec![accepted],
+        reason: None,
+        accepted_at: record.accepted_at,
+        expires_at: send.expires_at,
+        not_before: send.not_before,
+        attempt: 0,
+        epoch: 0,
+        possible_duplicate: send.possible_duplicate,
+        parked: false,
+        fingerprint: send.fingerprint,
+    };
+    let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
+    state.active_at = state.active_at.max(record.accepted_at);
+    let state = state.clone();
+    desk.touch(record.conversation);
+    let content = serde_json::to_string(send).expect("commands serialise");
+    let mut message = desk.new_message(record.tenant, &state, send.message, record.accepted_at, meta, &content, None)?;
+    if let Some((reason, detail)) = refusal(desk, record.tenant, &message, send, desk.world.now)? {
+        metrics::SENDS_REFUSED.at([record.channel.index(), metrics::refused_index(reason)]).increment(1);
+        fail(desk, record.tenant, &mut message, reason, Some(detail))?;
+        return Ok(Outcome::Refused);
+    }
+    let queued = Step { at: desk.world.now, status: Status::Queued, reason: None, detail: None, attempt: 0 };
+    message.meta.advance(queued);
+    if let Some(due) = send.not_before.filter(|due| *due > desk.world.now) {
+        message.meta.parked = true;
+        desk.save(record.tenant, &mut message)?;
+        let row = timer_row(record.tenant, &message, due, desk.world.now, LaterWork::Scheduled(message.id, message.at));
+        desk.effects.timers.push(row);
+        return Ok(Outcome::Done);
+    }
+    desk.save(record.tenant, &mut message)?;
+    enqueue(desk, record.tenant, &message, send)?;
+    Ok(Outcome::Done)
+}
+
+/// A record that comes again: its message is finished, stands in `later`, or must be taken up once more because the process
+/// died between the row and the effect.
+fn resume(desk: &mut Desk<'_>, tenant: Tenant, message: OpenMessage) -> Result<Outcome, Unfit> {
+    let waiting = match message.meta.status {
+        Status::Accepted | Status::Queued => true,
+        Status::Sending
+        | Status::Unknown
+        | Status::Sent
+        | Status::Delivered
+        | Status::Read
+        | Status::Failed
+        | Status::Cancelled
+        | Status::Expired => false,
+    };
+    if !waiting || message.meta.parked || message.meta.direction != Direction::Out {
+        return Ok(Outcome::Duplicate);
+    }
+    let Some(command) = desk.command_of(tenant, &message)? else { return Ok(Outcome::Duplicate) };
+    enqueue(desk, tenant, &message, &command)?;
+    Ok(Outcome::Done)
+}
+
+fn timer_row(tenant: Tenant, message: &OpenMessage, due: Timestamp, now: Timestamp, what: LaterWork) -> LaterRow {
+    LaterRow {
+        tenant: tenant.id(),
+        conversation: message.conversation,
+        due,
+        deadline: Timestamp::MAX,
+        attempts: 0,
+        accepted_at: message.meta.accepted_at,
+        parked_at: now,
+        what,
+    }
+}
+
+/// Why a message may not be sent now, by the rules alone. Judged when it is accepted and again right before the socket write.
+fn refusal(
+    desk: &Desk<'_>,
+    tenant: Tenant,
+    message: &OpenMessage,
+    send: &SendCommand,
+    now: Timestamp,
+) -> Result<Option<(Reason, String)>, Unfit> {
+    let (_, state) = desk.states.get(&message.conversation).ok_or(Unfit::Row)?;
+    if state.restricted {
+        return Ok(Some((Reason::Restricted, "the contact's data is restricted".into())));
+    }
+    if let Some(until) = message.meta.expires_at
+        && now >= until
+    {
+        return Ok(Some((Reason::Expired, format!("expired at {until}"))));
+    }
+    if state.unreachable {
+        return Ok(Some((Reason::RecipientInvalid, "the recipient blocked the account or left".into())));
+    }
+    let account = account_of(desk, tenant, message.meta.account)?;
+    match account.row.state {
+        AccountState::Active | AccountState::Paused | AccountState::Broken | AccountState::Blocked => {}
+    }
+    let free = needs_window(&send.content);
+    if free && !window::is_open(desk, state)? && send.fallback.is_none() {
+        let detail = format!("window ended at {}, judged at {now} with a margin of 60 s", state.window_until);
+        return Ok(Some((Reason::WindowClosed, detail)));
+    }
+    Ok(None)
+}
+
+/// Whether a content is free-form: templates, receipts and typing notices are not.
+pub fn needs_window(content: &Content) -> bool {
+    !matches!(content, Content::Template(_) | Content::Read(_) | Content::Typing(_))
+}
+
+fn fail(desk: &mut Desk<'_>, tenant: Tenant, message: &mut OpenMessage, reason: Reason, detail: Option<String>) -> Result<(), Unfit> {
+    let status = match reason {
+        Reason::Expired => Status::Expired,
+        Reason::Cancelled => Status::Cancelled,
+        _ => Status::Failed,
+    };
+    message.meta.parked = false;
+    let attempt = message.meta.attempt;
+    let step = Step { at: desk.world.now, status, reason: Some(reason), detail, attempt };
+    desk.advance(tenant, message, step, "")?;
+    Ok(())
+}
+
+/// Plans the task of a waiting message.
+pub fn enqueue(desk: &mut Desk<'_>, tenant: Tenant, message: &OpenMessage, command: &SendCommand) -> Result<(), Unfit> {
+    let task = task_of(desk, tenant, message, command)?;
+    desk.effects.tasks.push(task);
+    Ok(())
+}
+
+/// The task of a waiting message: references resolved to the platform's ids.
+pub fn task_of(desk: &Desk<'_>, tenant: Tenant, message: &OpenMessage, command: &SendCommand) -> Result<Task, Unfit> {
+    let (_, state) = desk.states.get(&message.conversation).ok_or(Unfit::Row)?;
+    let platform_id = |id: MessageId| -> Result<Option<String>, Unfit> {
+        Ok(desk.message(tenant, id)?.and_then(|message| message.meta.platform_id))
+    };
+    let reply_to = match command.reply_to {
+        Some(id) => platform_id(id)?,
+        None => None,
+    };
+    let mut command = command.clone();
+    let target = match referred(&command.content) {
+        Some(id) => platform_id(id)?,
+        None => None,
+    };
+    match &mut command.content {
+        Content::Reaction(reaction) if reaction.platform_id.is_none() => reaction.platform_id = target,
+        Content::Read(receipt) | Content::Typing(receipt) if receipt.platform_id.is_none() => {
+            receipt.platform_id = target.or_else(|| state.newest_inbound.clone());
+        }
+        _ => {}
+    }
+    let sending =
+        Sending { account: message.meta.account, to: recipient(state, &command.to), reply_to, via: state.via.clone(), command };
+    Ok(Task {
+        tenant,
+        conversation: message.conversation,
+        accepted_at: message.meta.accepted_at,
+        parked_at: Timestamp::ZERO,
+        attempts: message.meta.attempt,
+        work: Work::Send(Box::new(sending)),
+    })
+}
+
+/// Where to write now: the merchant's handle, unless the person has another of that scheme by now.
+fn recipient(state: &Conversation, to: &Handle) -> Handle {
+    if state.handles.contains(to) {
+        return to.clone();
+    }
+    state.handle(to.scheme()).cloned().unwrap_or_else(|| to.clone())
+}
+
+/// The lane has a slot: may the message go, and with what content? On `Some` the row says `sending` and the intent stands
+/// beside it; both are to be durable before the socket is written.
+pub fn intent(desk: &mut Desk<'_>, task: &Task) -> Result<Option<Content>, Unfit> {
+    let Work::Send(sending) = &task.work else { return Ok(None) };
+    let tenant = task.tenant;
+    desk.begin(desk.world.now);
+    let Some(mut message) = desk.message(tenant, sending.command.message)? else { return Ok(None) };
+    match message.meta.status {
+        Status::Accepted | Status::Queued => {}
+        Status::Sending
+        | Status::Unknown
+        | Status::Sent
+        | Status::Delivered
+        | Status::Read
+        | Status::Failed
+        | Status::Cancelled
+        | Status::Expired => return Ok(None),
+    }
+    if let Some((reason, detail)) = refusal(desk, tenant, &message, &sending.command, desk.world.now)? {
+        let kind = desk.states.get(&message.conversation).map(|(_, state)| state.channel).ok_or(Unfit::Row)?;
+        metrics::SENDS_REFUSED.at([kind.index(), metrics::refused_index(reason)]).increment(1);
+        fail(desk, tenant, &mut message, reason, Some(detail))?;
+        return Ok(None);
+    }
+    let (_, state) = desk.states.get(&message.conversation).ok_or(Unfit::Row)?;
+    let open = window::is_open(desk, state)?;
+    let content = match &sending.command.fallback {
+        Some(template) if needs_window(&sending.command.content) && !open => Content::Template(template.clone()),
+        _ => sending.command.content.clone(),
+    };
+    message.meta.attempt += 1;
+    message.meta.epoch = desk.world.epoch;
+    message.meta.parked = false;
+    let attempt = message.meta.attempt;
+    message.meta.advance(Step { at: desk.world.now, status: Status::Sending, reason: None, detail: None, attempt });
+    desk.save(tenant, &mut message)?;
+    let row = IntentRow { conversation: message.conversation, at: message.at, epoch: desk.world.epoch, attempt };
+    let key = Key::Intent(desk.world.shard, tenant.id(), message.id);
+    desk.put(key, postcard::to_stdvec(&row).expect("our own types serialise"));
+    Ok(Some(content))
+}
+
+/// What follows a platform's verdict for the task.
+#[derive(Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing: the message is settled, or its fate is unknown.
+    Settled,
+    /// Offer it again then.
+    Again {
+        /// When.
+        due: Timestamp,
+        /// Whether the whole account waits.
+        whole: bool,
+    },
+    /// Offer it again now, to another address.
+    Elsewhere(Handle),
+}
+
+/// The platform judged a message.
+pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<After, Unfit> {
+    let Work::Send(sending) = &task.work else { return Ok(After::Settled) };
+    let tenant = task.tenant;
+    desk.begin(desk.world.now);
+    desk.delete(Key::Intent(desk.world.shard, tenant.id(), sending.command.message));
+    let Some(mut message) = desk.message(tenant, sending.command.message)? else { return Ok(After::Settled) };
+    let now = desk.world.now;
+    let attempt = message.meta.attempt;
+    let step = |status, reason, detail| Step { at: now, status, reason, detail, attempt };
+    match verdict {
+        Verdict::Sent { platform_id, handles } => {
+            if let Some(platform_id) = platform_id {
+                let reference = desk.world.ids.platform_ref(tenant.id(), sending.account, &platform_id);
+                let pointer = Pointer { message: Some((message.conversation, message.at, message.id)), event: None };
+                desk.put(Key::PlatformId(tenant.id(), sending.account, reference), pointer.encode());
+                message.meta.platform_id = Some(platform_id);
+            }
+            if !desk.advance(tenant, &mut message, step(Status::Sent, None, None), "")? {
+                desk.save(tenant, &mut message)?;
+            }
+            learn(desk, tenant, sending, &message, &handles);
+            Ok(After::Settled)
+        }
+        Verdict::RetryLater { reason, hold, after, detail } => {
+            if attempt >= SEND_TRIES_MAX {
+                fail(desk, tenant, &mut message, Reason::Exhausted, Some(detail))?;
+                return Ok(After::Settled);
+            }
+            desk.advance(tenant, &mut message, step(Status::Queued, Some(reason), Some(detail)), "")?;
+            let wait = after.unwrap_or_else(|| backoff(attempt));
+            Ok(After::Again { due: now.plus(wait), whole: hold == Throttled::Account })
+        }
+        Verdict::Refused { reason, detail } => {
+            match reason {
+                Reason::WindowClosed => window::close(desk, tenant, message.conversation)?,
+                Reason::OptedOut => {
+                    if let Some((_, state)) = desk.states.get_mut(&message.conversation) {
+                        state.opted_out = true;
+                    }
+                    desk.touch(message.conversation);
+                }
+                Reason::Auth | Reason::AccountDisabled => {
+                    // Not the message's fault, and provably not taken: it waits until the account works again.
+                    crate::ends::account_stopped(desk, tenant, message.conversation, sending.account, reason, &detail);
+                    desk.effects.accounts.push((tenant, sending.account, reason, detail.clone()));
+                    desk.advance(tenant, &mut message, step(Status::Queued, Some(reason), Some(detail)), "")?;
+                    return Ok(After::Again { due: now.plus(RETRY_FIRST), whole: true });
+                }
+                _ => {}
+            }
+            fail(desk, tenant, &mut message, reason, Some(detail))?;
+            Ok(After::Settled)
+        }
+        Verdict::Moved { to } => {
+            if attempt >= SEND_TRIES_MAX {
+                fail(desk, tenant, &mut message, Reason::Exhausted, Some("the chat moves in a circle".into()))?;
+                return Ok(After::Settled);
+            }
+            if let Some((_, state)) = desk.states.get_mut(&message.conversation) {
+                state.handles.retain(|known| *known != to);
+                state.handles.insert(0, to.clone());
+            }
+            desk.touch(message.conversation);
+            learn(desk, tenant, sending, &message, std::slice::from_ref(&to));
+            desk.advance(tenant, &mut message, step(Status::Queued, None, Some("the chat moved".into())), "")?;
+            Ok(After::Elsewhere(to))
+        }
+        Verdict::Unknown { reason, detail } => {
+            desk.advance(tenant, &mut message, step(Status::Unknown, Some(reason), Some(detail)), "")?;
+            Ok(After::Settled)
+        }
+    }
+}
+
+/// The wait before try `attempt + 1` when the platform named none.
+fn backoff(attempt: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(RETRY_MAX)
+}
+
+/// Other handles that the platform's answer names: the same person.
+fn learn(desk: &mut Desk<'_>, tenant: Tenant, sending: &Sending, message: &OpenMessage, handles: &[Handle]) {
+    let Some(account) = desk.world.directory.account_of(tenant, sending.account) else { return };
+    let Some((_, state)) = desk.states.get_mut(&message.conversation) else { return };
+    let mut links = Vec::new();
+    for handle in handles {
+        let known = state.handles.contains(handle);
+        if !known {
+            state.handles.push(handle.clone());
+        }
+        let other = desk.world.ids.conversation(tenant.id(), sending.account, handle.expose());
+        if other != message.conversation && !known {
+            links.push(other);
+        }
+    }
+    if links.is_empty() {
+        return;
+    }
+    for other in links {
+        let command = Command::Link { to: message.conversation };
+        desk.effects.records.push(Record::command(account.owner, account.channel, other, &command, desk.world.now));
+    }
+    desk.touch(message.conversation);
+}
+
+/// The former owner of the shard died or lost it while the platform may have had the message.
+pub fn interrupted(desk: &mut Desk<'_>, tenant: Tenant, id: MessageId) -> Result<(), Unfit> {
+    desk.begin(desk.world.now);
+    desk.delete(Key::Intent(desk.world.shard, tenant.id(), id));
+    let Some(mut message) = desk.message(tenant, id)? else { return Ok(()) };
+    let attempt = message.meta.attempt;
+    let detail = "the process ended while the platform may have had the message".to_owned();
+    let step =
+        Step { at: desk.world.now, status: Status::Unknown, reason: Some(Reason::Interrupted), detail: Some(detail), attempt };
+    desk.advance(tenant, &mut message, step, "")?;
+    Ok(())
+}
+
+/// A waiting message is taken out of `later`: its row says so no more.
+pub fn unpark(desk: &mut Desk<'_>, tenant: Tenant, id: MessageId) -> Result<Option<Task>, Unfit> {
+    desk.begin(desk.world.now);
+    let Some(message) = desk.message(tenant, id)? else { return Ok(None) };
+    let Some(command) = desk.command_of(tenant, &message)? else { return Ok(None) };
+    match message.meta.status {
+        Status::Accepted | Status::Queued => task_of(desk, tenant, &message, &command).map(Some),
+        Status::Sending
+        | Status::Unknown
+        | Status::Sent
+        | Status::Delivered
+        | Status::Read
+        | Status::Failed
+        | Status::Cancelled
+        | Status::Expired => Ok(None),
+    }
+}
+
+/// Marks a message as standing in `later`.
+pub fn park(desk: &mut Desk<'_>, tenant: Tenant, id: MessageId) -> Result<(), Unfit> {
+    if let Some(mut message) = desk.message(tenant, id)?
+        && !message.meta.parked
+    {
+        message.meta.parked = true;
+        desk.save(tenant, &mut message)?;
+    }
+    Ok(())
+}
+
+fn cancel(desk: &mut Desk<'_>, record: &Record, id: MessageId) -> Result<Outcome, Unfit> {
+    let Some(mut message) = desk.message(record.tenant, id)? else { return Ok(Outcome::Refused) };
+    match message.meta.status {
+        Status::Accepted | Status::Queued => {}
+        Status::Sending
+        | Status::Unknown
+        | Status::Sent
+        | Status::Delivered
+        | Status::Read
+        | Status::Failed
+        | Status::Cancelled
+        | Status::Expired => return Ok(Outcome::Refused),
+    }
+    desk.effects.cancelled.push((message.meta.account, id));
+    fail(desk, record.tenant, &mut message, Reason::Cancelled, None)?;
+    Ok(Outcome::Done)
+}
+
+/// The tenant's word: send a message of unknown fate again, marked.
+fn resend(desk: &mut Desk<'_>, record: &Record, id: MessageId) -> Result<Outcome, Unfit> {
+    let Some(mut message) = desk.message(record.tenant, id)? else { return Ok(Outcome::Refused) };
+    if message.meta.status != Status::Unknown || !desk.states.contains_key(&message.conversation) {
+        return Ok(Outcome::Refused);
+    }
+    let Some(command) = desk.command_of(record.tenant, &message)? else { return Ok(Outcome::Refused) };
+    message.meta.possible_duplicate = true;
+    // The one step down the lattice, on the tenant's explicit word.
+    message.meta.status = Status::Queued;
+    let attempt = message.meta.attempt;
+    let detail = Some("sent again on request, possibly a duplicate".to_owned());
+    message.meta.note(Step { at: desk.world.now, status: Status::Queued, reason: None, detail, attempt });
+    desk.save(record.tenant, &mut message)?;
+    enqueue(desk, record.tenant, &message, &command)?;
+    Ok(Outcome::Done)
+}
+
+fn link(desk: &mut Desk<'_>, record: &Record, to: ConversationId) -> Outcome {
+    state_for(desk, record.tenant, record.account, record.channel, record.conversation, &Handle::account());
+    if let Some((_, state)) = desk.states.get_mut(&record.conversation) {
+        if state.alias_of == Some(to) || to == record.conversation {
+            return Outcome::Duplicate;
+        }
+        state.alias_of = Some(to);
+        desk.touch(record.conversation);
+    }
+    Outcome::Done
+}
+
+fn contact(
+    desk: &mut Desk<'_>,
+    record: &Record,
+    to: &Handle,
+    name: Option<&str>,
+    restricted: Option<bool>,
+    opted_out: Option<bool>,
+) -> Result<Outcome, Unfit> {
+    account_of(desk, record.tenant, record.account)?;
+    state_for(desk, record.tenant, record.account, record.channel, record.conversation, to);
+    let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
+    if let Some(name) = name {
+        state.name = Some(name.to_owned());
+    }
+    if let Some(restricted) = restricted {
+        state.restricted = restricted;
+    }
+    let mut kind = EventType::ContactUpdated;
+    if let Some(out) = opted_out {
+        state.opted_out = out;
+        kind = if out { EventType::ContactOptedOut } else { EventType::ContactOptedIn };
+    }
+    desk.touch(record.conversation);
+    let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
+    let data = plain_data(state, &format!(r#","restricted":{},"opted_out":{}"#, state.restricted, state.opted_out));
+    let hash = desk.world.ids.content(record.tenant.id(), record.account, &record.body);
+    let at = record.accepted_at;
+    let id = desk.world.ids.event(record.tenant.id(), record.account, "contact", &hash, &at.as_micros().to_string());
+    desk.emit(News {
+        tenant: record.tenant,
+        account: record.account,
+        conversation: record.conversation,
+        personal: true,
+        kind,
+        id,
+        message: None,
+        at,
+        accepted_at: at,
+        data: &data,
+        home: Home::Event,
+        feed: None,
+        only: None,
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// The platform's request of a task, or why there is none.
+pub fn outgoing<'a>(sending: &'a Sending, message: &'a str, content: &'a Content) -> Outgoing<'a> {
+    Outgoing { message, to: &sending.to, content, reply_to: sending.reply_to.as_deref(), via: sending.via.as_deref() }
+}

@@ -1,0 +1,154 @@
+//! The messaging window: opened by what the channel says opens it, judged with a margin, closed early by the platform's verdict,
+//! told to subscribers.
+
+use std::time::Duration;
+
+use messaging::channels::channel;
+use messaging::clock::Timestamp;
+use messaging::event::EventType;
+use messaging::ids::ConversationId;
+use messaging::metrics;
+use messaging::record::Record;
+use messaging::state::{Conversation, WindowTold};
+use messaging::tenant::Tenant;
+
+use super::plain_data;
+use crate::desk::{Desk, Home, News, Unfit};
+use crate::plan::{LaterRow, LaterWork};
+
+/// A send is refused this long before the window's end, so that clocks and the way to the platform cannot carry it over.
+pub const MARGIN: Duration = Duration::from_secs(60);
+
+/// Whether free text may be written now.
+pub fn is_open(desk: &Desk<'_>, conversation: &Conversation) -> Result<bool, Unfit> {
+    let settings = desk.settings(conversation.channel)?;
+    if channel(conversation.channel).window(settings).is_none() {
+        return Ok(true);
+    }
+    Ok(desk.world.now.plus(MARGIN) <= conversation.window_until)
+}
+
+/// The person did what opens the window: it runs from the earlier of the platform's time and ours.
+pub fn open(desk: &mut Desk<'_>, record: &Record, platform_at: Timestamp) -> Result<(), Unfit> {
+    let settings = desk.settings(record.channel)?;
+    let Some(length) = channel(record.channel).window(settings) else { return Ok(()) };
+    let from = if platform_at == Timestamp::ZERO { record.accepted_at } else { platform_at.min(record.accepted_at) };
+    let until = from.plus(length);
+    let now = desk.world.now;
+    let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
+    if until <= state.window_until {
+        return Ok(());
+    }
+    state.window_until = until;
+    desk.touch(record.conversation);
+    if until <= now {
+        return Ok(());
+    }
+    let transition = if state.window_told == WindowTold::Closed { 0 } else { 1 };
+    metrics::WINDOW_TRANSITIONS.at([record.channel.index(), transition]).increment(1);
+    let newly = state.window_told == WindowTold::Closed;
+    state.window_told = WindowTold::Opened;
+    if state.timer_at == Timestamp::ZERO {
+        set_timer(desk, record.tenant, record.conversation, until.minus(settings.window_warning).max(now));
+    }
+    if newly {
+        tell(desk, record.tenant, record.conversation, EventType::WindowOpened, record.accepted_at)?;
+    }
+    Ok(())
+}
+
+/// The platform says it is closed, whatever we think.
+pub fn close_early(desk: &mut Desk<'_>, record: &Record) -> Result<(), Unfit> {
+    close(desk, record.tenant, record.conversation)
+}
+
+/// Closes the window now and tells.
+pub fn close(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId) -> Result<(), Unfit> {
+    let now = desk.world.now;
+    let Some((_, state)) = desk.states.get_mut(&id) else { return Ok(()) };
+    let kind = state.channel;
+    state.window_until = state.window_until.min(now);
+    let told = std::mem::replace(&mut state.window_told, WindowTold::Closed);
+    desk.touch(id);
+    if told == WindowTold::Closed {
+        return Ok(());
+    }
+    metrics::WINDOW_TRANSITIONS.at([kind.index(), 3]).increment(1);
+    tell(desk, tenant, id, EventType::WindowClosed, now)
+}
+
+/// A window timer fired.
+pub fn timer(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId) -> Result<(), Unfit> {
+    let now = desk.world.now;
+    let Some((_, state)) = desk.states.get_mut(&id) else { return Ok(()) };
+    state.timer_at = Timestamp::ZERO;
+    desk.touch(id);
+    let (kind, until, told) = (state.channel, state.window_until, state.window_told);
+    let warning = desk.settings(kind)?.window_warning;
+    if told == WindowTold::Closed {
+        return Ok(());
+    }
+    if now >= until {
+        metrics::WINDOW_TRANSITIONS.at([kind.index(), 2]).increment(1);
+        if let Some((_, state)) = desk.states.get_mut(&id) {
+            state.window_told = WindowTold::Closed;
+        }
+        return tell(desk, tenant, id, EventType::WindowClosed, now);
+    }
+    if now < until.minus(warning) {
+        set_timer(desk, tenant, id, until.minus(warning));
+        return Ok(());
+    }
+    set_timer(desk, tenant, id, until);
+    if told == WindowTold::Closing {
+        return Ok(());
+    }
+    if let Some((_, state)) = desk.states.get_mut(&id) {
+        state.window_told = WindowTold::Closing;
+    }
+    tell(desk, tenant, id, EventType::WindowClosing, now)
+}
+
+fn set_timer(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, due: Timestamp) {
+    if let Some((_, state)) = desk.states.get_mut(&id) {
+        state.timer_at = due;
+    }
+    desk.touch(id);
+    let now = desk.world.now;
+    desk.effects.timers.push(LaterRow {
+        tenant: tenant.id(),
+        conversation: id,
+        due,
+        deadline: Timestamp::MAX,
+        attempts: 0,
+        accepted_at: now,
+        parked_at: now,
+        what: LaterWork::Window,
+    });
+}
+
+fn tell(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, kind: EventType, accepted_at: Timestamp) -> Result<(), Unfit> {
+    let (_, state) = desk.states.get(&id).ok_or(Unfit::Row)?;
+    let until = state.window_until;
+    let account = state.account;
+    let open = kind != EventType::WindowClosed;
+    let otherwise = if open { "" } else { r#","otherwise":"template""# };
+    let data = plain_data(state, &format!(r#","window":{{"open":{open},"expires_at":"{until}"{otherwise}}}"#));
+    let event = desk.world.ids.event(tenant.id(), account, kind.name(), &id.0, &until.as_micros().to_string());
+    let at = desk.world.now;
+    desk.emit(News {
+        tenant,
+        account,
+        conversation: id,
+        personal: true,
+        kind,
+        id: event,
+        message: None,
+        at,
+        accepted_at,
+        data: &data,
+        home: Home::Event,
+        feed: None,
+        only: None,
+    })
+}

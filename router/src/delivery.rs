@@ -1,0 +1,154 @@
+//! A delivery: the signed request to an endpoint, and what its answer means.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use messaging::directory::{Endpoint, EndpointState};
+use messaging::exchange::HttpRequest;
+use messaging::ids::EndpointId;
+use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
+use messaging::metrics;
+
+use crate::egress::{CallErrorKind, CallError};
+use crate::lane::Lane;
+use crate::plan::{Delivery, TailLine, Task, TaskEnd, Work};
+use crate::sign;
+
+/// How long a paused endpoint's deliveries wait before it is looked at again.
+const PAUSED_LOOK: Duration = Duration::from_secs(5);
+
+/// The endpoint's budget; `Some`: wait, and the whole lane waits.
+pub fn admit(lane: &Lane, id: EndpointId) -> Option<(Duration, bool)> {
+    let directory = lane.parts.directory.load();
+    let Some(endpoint) = directory.endpoint(id) else { return None };
+    match endpoint.row.state {
+        EndpointState::Active | EndpointState::Disabled => {}
+        EndpointState::Paused => return Some((PAUSED_LOOK, true)),
+    }
+    let rate = endpoint.row.rate_per_second;
+    if rate == 0 {
+        return None;
+    }
+    let budget = Budget { scope: BudgetScope::Endpoint, rate_per_second: f64::from(rate), burst: rate };
+    match lane.parts.limit.admit(&[(BudgetKey { scope: BudgetScope::Endpoint, owner: id.0 }, budget)]) {
+        Admission::Go => None,
+        Admission::Wait { wait, .. } => Some((wait, true)),
+    }
+}
+
+/// One try.
+pub async fn attempt(lane: &Lane, task: &Task) -> TaskEnd {
+    let Work::Deliver(delivery) = &task.work else { return TaskEnd::Withdrawn };
+    let endpoint = lane.parts.directory.load().endpoint(delivery.endpoint).cloned();
+    let Some(endpoint) = endpoint else { return TaskEnd::EndpointGone };
+    if endpoint.row.state == EndpointState::Disabled {
+        return TaskEnd::EndpointGone;
+    }
+    let settings = &lane.parts.webhooks;
+    let timeout = if endpoint.row.timeout_ms == 0 { settings.timeout } else { Duration::from_millis(endpoint.row.timeout_ms) };
+    let started = lane.parts.clock.now();
+    if task.attempts == 0 {
+        metrics::WEBHOOK_FIRST_ATTEMPT_DELAY_SECONDS.at([]).record(started.since(task.accepted_at).as_secs_f64());
+    }
+    let request = request(lane, &endpoint, delivery, task);
+    let client = lane.client(&endpoint.row.url);
+    let answer = client.send(request, timeout, settings.max_response).await;
+    let took = lane.parts.clock.now().since(started);
+    let (outcome, end) = judge(answer);
+    metrics::WEBHOOK_ATTEMPTS.at([outcome]).increment(1);
+    metrics::WEBHOOK_ATTEMPT_DURATION_SECONDS.at([outcome]).record(took.as_secs_f64());
+    let end = note(lane, task, end);
+    if matches!(end, TaskEnd::Delivered) {
+        let age = lane.parts.clock.now().since(task.accepted_at);
+        metrics::WEBHOOK_DELIVERY_AGE_SECONDS.at([]).record(age.as_secs_f64());
+    }
+    tail(lane, delivery, task, outcome, took);
+    end
+}
+
+fn tail(lane: &Lane, delivery: &Delivery, task: &Task, outcome: usize, took: Duration) {
+    if lane.parts.tail.receiver_count() == 0 {
+        return;
+    }
+    let _ = lane.parts.tail.send(TailLine {
+        at: lane.parts.clock.now(),
+        what: "delivery",
+        target: delivery.endpoint.to_string(),
+        subject: delivery.event.id.to_string(),
+        outcome: metrics::AttemptOutcome::ALL[outcome].name(),
+        attempt: task.attempts + 1,
+        millis: took.as_millis() as u64,
+    });
+}
+
+/// Takes the try into the destination's health; a delivery failure learns whether it was one too many.
+fn note(lane: &Lane, task: &Task, end: TaskEnd) -> TaskEnd {
+    let now = lane.parts.clock.now();
+    let mut health = lane.health.lock().expect("no holder of the health panics");
+    match end {
+        TaskEnd::Delivered => {
+            health.breaker.record(now, true);
+            health.failing_since = None;
+            end
+        }
+        TaskEnd::DeliveryFailed { after, .. } => {
+            health.breaker.record(now, false);
+            let first = if task.parked_at == messaging::clock::Timestamp::ZERO { now } else { task.parked_at };
+            let since = *health.failing_since.get_or_insert(first);
+            let disable = now.since(since) >= lane.parts.webhooks.disable_after;
+            TaskEnd::DeliveryFailed { after, disable }
+        }
+        TaskEnd::EndpointGone
+        | TaskEnd::Judged(_)
+        | TaskEnd::Deferred { .. }
+        | TaskEnd::Withdrawn
+        | TaskEnd::Panicked => end,
+    }
+}
+
+fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task) -> HttpRequest {
+    let now = lane.parts.clock.now();
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(12);
+    for (name, value) in &endpoint.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.expose())) {
+            headers.push((name, value));
+        }
+    }
+    headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    headers.push((USER_AGENT, lane.parts.webhooks.user_agent.clone()));
+    let id = delivery.event.id.to_string();
+    headers.extend(sign::headers(&endpoint.secret, &id, now.as_secs(), &delivery.body));
+    headers.push((HeaderName::from_static("trunkline-attempt"), HeaderValue::from(task.attempts + 1)));
+    headers.push((HeaderName::from_static("trunkline-sequence"), HeaderValue::from(delivery.sequence)));
+    let conversation = HeaderValue::try_from(task.conversation.to_string()).expect("ids are ASCII");
+    headers.push((HeaderName::from_static("trunkline-conversation"), conversation));
+    if delivery.gap > 0 {
+        headers.push((HeaderName::from_static("trunkline-gap"), HeaderValue::from(delivery.gap)));
+    }
+    HttpRequest { method: http::Method::POST, url: endpoint.row.url.clone(), headers, body: delivery.body.clone() }
+}
+
+fn judge(answer: Result<messaging::exchange::HttpResponse, CallError>) -> (usize, TaskEnd) {
+    use metrics::AttemptOutcome as O;
+    let failed = |after| TaskEnd::DeliveryFailed { after, disable: false };
+    let (outcome, end) = match answer {
+        Ok(response) => match response.status {
+            200..=299 => (O::Success, TaskEnd::Delivered),
+            410 => (O::Gone, TaskEnd::EndpointGone),
+            429 => (O::RateLimited, failed(response.retry_after)),
+            500..=599 => (O::ServerError, failed(response.retry_after)),
+            _ => (O::ClientError, failed(response.retry_after)),
+        },
+        Err(error) => {
+            let outcome = match error.kind {
+                CallErrorKind::Blocked => O::AddressBlocked,
+                CallErrorKind::Resolve | CallErrorKind::Connect => O::Connect,
+                CallErrorKind::Tls => O::Tls,
+                CallErrorKind::Timeout => O::Timeout,
+                CallErrorKind::Reset | CallErrorKind::BadResponse => O::Connect,
+            };
+            (outcome, failed(None))
+        }
+    };
+    (outcome.index(), end)
+}

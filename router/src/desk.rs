@@ -1,0 +1,513 @@
+//! The desk that decisions are made on: the states and rows that a step has loaded, the writes and effects it collects.
+//! No I/O happens here: what was not loaded is not there.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use messaging::channels::{ChannelKind, ChannelSettings};
+use messaging::clock::Timestamp;
+use messaging::directory::Directory;
+use messaging::event::{Event, EventType};
+use messaging::ids::{AccountId, ConversationId, EndpointId, EventId, IdHasher, MessageId, PlatformRef};
+use messaging::metrics;
+use messaging::outcome::{Reason, Status, Step};
+use messaging::record::{Record, SendCommand};
+use messaging::seal::DataKey;
+use messaging::state::{Conversation, Direction, EventData, EventRow, FeedPosition, MessageMeta, MessageRow, Pointer};
+use messaging::store::{Key, Write};
+use messaging::tenant::Tenant;
+use std::collections::BTreeMap;
+
+use crate::plan::{Delivery, Effects, Task, Work};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Conversations that a shard remembers.
+pub type States = Map<ConversationId, (Tenant, Conversation)>;
+
+/// What decisions may ask about the world.
+#[derive(Debug, Clone, Copy)]
+pub struct World<'a> {
+    /// Wall time: the later of the clock and the newest log time.
+    pub now: Timestamp,
+    /// The shard.
+    pub shard: u16,
+    /// Under which lease it works.
+    pub epoch: u64,
+    /// The directory.
+    pub directory: &'a Directory,
+    /// Computes ids.
+    pub ids: &'a IdHasher,
+    /// The channels' settings.
+    pub channels: &'a BTreeMap<ChannelKind, ChannelSettings>,
+}
+
+/// A message's row, opened.
+#[derive(Debug, Clone)]
+pub struct OpenMessage {
+    /// Its conversation and time: its key.
+    pub conversation: ConversationId,
+    /// Time part of its key.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: MessageId,
+    /// Its head.
+    pub meta: MessageMeta,
+    row: MessageRow,
+}
+
+/// The desk of one step.
+pub struct Desk<'a> {
+    /// The world.
+    pub world: World<'a>,
+    /// States in use.
+    pub states: &'a mut States,
+    rows: Map<Key, Option<Vec<u8>>>,
+    dirty: Vec<ConversationId>,
+    writes: Vec<Write>,
+    /// What is to be done.
+    pub effects: Effects,
+    feed: &'a mut u64,
+    fresh_key: &'a mut dyn FnMut() -> [u8; 32],
+    /// The time that the rows of the present record carry.
+    write_at: Timestamp,
+}
+
+/// A decision cannot be made: the record goes to quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// Its tenant or account is not in the directory.
+    Owner,
+    /// A row that it needs does not open.
+    Row,
+    /// A body that does not parse.
+    Body,
+    /// The code failed on it three times.
+    Panic,
+}
+
+impl Unfit {
+    /// The short name in the quarantine and its metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "unknown_owner",
+            Self::Row => "damaged_row",
+            Self::Body => "unparsable",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+impl<'a> Desk<'a> {
+    /// A desk over loaded states.
+    pub fn new(world: World<'a>, states: &'a mut States, feed: &'a mut u64, fresh_key: &'a mut dyn FnMut() -> [u8; 32]) -> Self {
+        Self {
+            world,
+            states,
+            rows: Map::default(),
+            dirty: Vec::new(),
+            writes: Vec::new(),
+            effects: Effects::default(),
+            feed,
+            fresh_key,
+            write_at: world.now,
+        }
+    }
+
+    /// Lays a loaded row on the desk.
+    pub fn lay(&mut self, key: Key, value: Option<Vec<u8>>) {
+        self.rows.entry(key).or_insert(value);
+    }
+
+    /// Whether a row was loaded.
+    pub fn has(&self, key: &Key) -> bool {
+        self.rows.contains_key(key)
+    }
+
+    /// The rows of what follows carry this time.
+    pub fn begin(&mut self, at: Timestamp) {
+        self.write_at = at;
+    }
+
+    /// A row, as loaded or as written in this step.
+    pub fn row(&self, key: &Key) -> Option<&[u8]> {
+        self.rows.get(key)?.as_deref()
+    }
+
+    /// Writes a row.
+    pub fn put(&mut self, key: Key, value: Vec<u8>) {
+        self.rows.insert(key, Some(value.clone()));
+        self.writes.push(Write::put(key, value, self.write_at));
+    }
+
+    /// Writes a row that nothing in this step reads again: no copy is kept.
+    pub fn put_blind(&mut self, key: Key, value: Vec<u8>) {
+        self.writes.push(Write::put(key, value, self.write_at));
+    }
+
+    /// Takes in a write made elsewhere (`later`).
+    pub fn write(&mut self, write: Write) {
+        self.rows.insert(write.key, write.value.clone());
+        self.writes.push(write);
+    }
+
+    /// Deletes a row.
+    pub fn delete(&mut self, key: Key) {
+        self.rows.insert(key, None);
+        self.writes.push(Write::delete(key, self.write_at));
+    }
+
+    /// The tenant's key.
+    pub fn tenant_key(&self, tenant: Tenant) -> Result<&'a DataKey, Unfit> {
+        self.world.directory.tenant_key(tenant).ok_or(Unfit::Owner)
+    }
+
+    /// Marks a state as changed.
+    pub fn touch(&mut self, id: ConversationId) {
+        if !self.dirty.contains(&id) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// A contact's new key.
+    pub fn fresh_key(&mut self) -> [u8; 32] {
+        (self.fresh_key)()
+    }
+
+    /// The channel's settings.
+    pub fn settings(&self, kind: ChannelKind) -> Result<&'a ChannelSettings, Unfit> {
+        self.world.channels.get(&kind).ok_or(Unfit::Owner)
+    }
+
+    /// Seals the changed states and gives the writes (states last) and effects.
+    pub fn finish(mut self) -> (Vec<Write>, Effects) {
+        for id in std::mem::take(&mut self.dirty) {
+            let Some((tenant, conversation)) = self.states.get(&id) else { continue };
+            let Some(key) = self.world.directory.tenant_key(*tenant) else { continue };
+            let value = conversation.seal(tenant.id(), key);
+            self.writes.push(Write::put(Key::Conversation(tenant.id(), id), value, self.write_at));
+        }
+        (self.writes, self.effects)
+    }
+
+    // ---- messages -------------------------------------------------------------------------------------------------
+
+    /// Where a message's row stands, if its pointer was loaded.
+    pub fn pointer(&self, key: &Key) -> Option<Pointer> {
+        Pointer::decode(self.row(key)?).ok()
+    }
+
+    /// A message by its id.
+    pub fn message(&self, tenant: Tenant, id: MessageId) -> Result<Option<OpenMessage>, Unfit> {
+        match self.pointer(&Key::Pointer(tenant.id(), id.0)).and_then(|pointer| pointer.message) {
+            Some(place) => self.message_at(tenant, place),
+            None => Ok(None),
+        }
+    }
+
+    /// A message by its platform id.
+    pub fn message_by_platform_id(&self, tenant: Tenant, account: AccountId, reference: PlatformRef) -> Result<Option<OpenMessage>, Unfit> {
+        match self.pointer(&Key::PlatformId(tenant.id(), account, reference)).and_then(|pointer| pointer.message) {
+            Some(place) => self.message_at(tenant, place),
+            None => Ok(None),
+        }
+    }
+
+    fn message_at(
+        &self,
+        tenant: Tenant,
+        (conversation, at, id): (ConversationId, Timestamp, MessageId),
+    ) -> Result<Option<OpenMessage>, Unfit> {
+        let Some(bytes) = self.row(&Key::Message(tenant.id(), conversation, at, id)) else { return Ok(None) };
+        let row = MessageRow::decode(bytes).map_err(|_| Unfit::Row)?;
+        let meta = row.open_meta(tenant.id(), id, self.tenant_key(tenant)?).map_err(|_| Unfit::Row)?;
+        Ok(Some(OpenMessage { conversation, at, id, meta, row }))
+    }
+
+    /// The content of a message, opened with its contact's key. The conversation must be loaded.
+    pub fn content_of(&self, tenant: Tenant, message: &OpenMessage) -> Result<Option<String>, Unfit> {
+        let Some((_, conversation)) = self.states.get(&message.conversation) else { return Ok(None) };
+        message.row.open_content(tenant.id(), message.id, &conversation.contact_key()).map_err(|_| Unfit::Row)
+    }
+
+    /// The send command of one of our messages.
+    pub fn command_of(&self, tenant: Tenant, message: &OpenMessage) -> Result<Option<SendCommand>, Unfit> {
+        let Some(text) = self.content_of(tenant, message)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|_| Unfit::Row)
+    }
+
+    /// Writes a message's changed head.
+    pub fn save(&mut self, tenant: Tenant, message: &mut OpenMessage) -> Result<(), Unfit> {
+        let key = self.tenant_key(tenant)?;
+        message.row.set_meta(tenant.id(), message.id, &message.meta, key);
+        self.put(Key::Message(tenant.id(), message.conversation, message.at, message.id), message.row.encode());
+        Ok(())
+    }
+
+    /// Replaces or takes away a message's content.
+    pub fn set_content(&mut self, tenant: Tenant, message: &mut OpenMessage, content: Option<&str>) -> Result<(), Unfit> {
+        let Some((_, conversation)) = self.states.get(&message.conversation) else { return Err(Unfit::Row) };
+        let key = conversation.contact_key();
+        message.row.content = content.map(|text| MessageRow::seal_content(tenant.id(), message.id, text, &key));
+        self.save(tenant, message)
+    }
+
+    /// Writes a new message and the pointers to it.
+    pub fn new_message(
+        &mut self,
+        tenant: Tenant,
+        conversation: &Conversation,
+        id: MessageId,
+        at: Timestamp,
+        meta: MessageMeta,
+        content: &str,
+        event: Option<FeedPosition>,
+    ) -> Result<OpenMessage, Unfit> {
+        let row = MessageRow::seal(tenant.id(), id, &meta, self.tenant_key(tenant)?, Some(content), &conversation.contact_key());
+        let pointer = Pointer { message: Some((conversation.id, at, id)), event };
+        let key = Key::Message(tenant.id(), conversation.id, at, id);
+        if meta.direction == Direction::Out {
+            self.put(key, row.encode());
+            self.put(Key::Pointer(tenant.id(), id.0), pointer.encode());
+        } else {
+            self.put_blind(key, row.encode());
+            // Kept on the desk, so that a second copy in the same step is found.
+            self.put(Key::Pointer(tenant.id(), id.0), pointer.encode());
+        }
+        Ok(OpenMessage { conversation: conversation.id, at, id, meta, row })
+    }
+
+    // ---- events ---------------------------------------------------------------------------------------------------
+
+    /// The next place in the feed of this shard.
+    pub fn next_feed(&mut self) -> FeedPosition {
+        *self.feed += 1;
+        FeedPosition { shard: self.world.shard, order: *self.feed }
+    }
+
+    /// Stores an event and plans its deliveries. `home` says where its data is kept; `None` keeps it sealed in the event's row.
+    pub fn emit(&mut self, news: News<'_>) -> Result<(), Unfit> {
+        let feed = news.feed.unwrap_or_else(|| self.next_feed());
+        let event = Event {
+            id: news.id,
+            kind: news.kind,
+            tenant: news.tenant.id(),
+            account: news.account,
+            conversation: news.personal.then_some(news.conversation),
+            message: news.message,
+            at: news.at,
+        };
+        let tenant = news.tenant;
+        let data = match news.home {
+            Home::Message => EventData::Message,
+            Home::Event if !news.personal => EventData::Plain(news.data.to_owned()),
+            Home::Event => {
+                let (_, conversation) = self.states.get(&news.conversation).ok_or(Unfit::Row)?;
+                EventData::seal(tenant.id(), event.id, news.data, &conversation.contact_key())
+            }
+        };
+        if matches!(news.home, Home::Event) {
+            let pointer = Pointer { message: None, event: Some(feed) };
+            self.put(Key::Pointer(tenant.id(), event.id.0), pointer.encode());
+        }
+        let sequences = self.fan_out(tenant, &event, feed, news)?;
+        let row = EventRow { event, data, sequences };
+        self.put_blind(Key::Event(tenant.id(), feed), row.encode());
+        Ok(())
+    }
+
+    fn fan_out(&mut self, tenant: Tenant, event: &Event, feed: FeedPosition, news: News<'_>) -> Result<Vec<(EndpointId, u64)>, Unfit> {
+        let mut sequences = Vec::new();
+        let endpoints = self.world.directory.endpoints_of(tenant);
+        if !endpoints.iter().any(|endpoint| takes(endpoint, event.kind, news.account, news.only)) {
+            return Ok(sequences);
+        }
+        let (_, conversation) = self.states.get_mut(&news.conversation).ok_or(Unfit::Row)?;
+        if conversation.restricted {
+            return Ok(sequences);
+        }
+        let body = event.render(news.data);
+        for endpoint in endpoints {
+            if !takes(endpoint, event.kind, news.account, news.only) {
+                continue;
+            }
+            let sequence = conversation.next_sequence(endpoint.row.id);
+            sequences.push((endpoint.row.id, sequence));
+            let gap = conversation.sequence(endpoint.row.id).gap;
+            let delivery = Delivery {
+                id: self.world.ids.delivery(event.id, endpoint.row.id),
+                event: event.clone(),
+                feed,
+                body: body.clone(),
+                endpoint: endpoint.row.id,
+                sequence,
+                gap,
+            };
+            self.effects.tasks.push(Task {
+                tenant,
+                conversation: news.conversation,
+                accepted_at: news.accepted_at,
+                parked_at: Timestamp::ZERO,
+                attempts: 0,
+                work: Work::Deliver(Box::new(delivery)),
+            });
+        }
+        self.touch(news.conversation);
+        Ok(sequences)
+    }
+
+    /// Moves a message along the lattice, tells subscribers, and saves it. Says whether it moved.
+    pub fn advance(&mut self, tenant: Tenant, message: &mut OpenMessage, step: Step, extra: &str) -> Result<bool, Unfit> {
+        let status = step.status;
+        let reason = step.reason;
+        let detail = step.detail.clone();
+        let at = step.at;
+        if !message.meta.advance(step) {
+            return Ok(false);
+        }
+        self.save(tenant, message)?;
+        let Some(kind) = event_of(status) else { return Ok(true) };
+        if matches!(message.meta.kind.as_str(), "read" | "typing") {
+            return Ok(true); // receipts are no messages: nobody waits for news of them
+        }
+        let data = self.status_data(tenant, message, status, reason, detail.as_deref(), extra)?;
+        let account = message.meta.account;
+        let id = self.world.ids.event(tenant.id(), account, "message", &message.id.0, qualifier(status));
+        let accepted_at = message.meta.accepted_at;
+        self.emit(News {
+            tenant,
+            account,
+            conversation: message.conversation,
+            personal: true,
+            kind,
+            id,
+            message: Some(message.id),
+            at,
+            accepted_at,
+            data: &data,
+            home: Home::Event,
+            feed: None,
+            only: None,
+        })?;
+        Ok(true)
+    }
+
+    fn status_data(
+        &self,
+        tenant: Tenant,
+        message: &OpenMessage,
+        status: Status,
+        reason: Option<Reason>,
+        detail: Option<&str>,
+        extra: &str,
+    ) -> Result<String, Unfit> {
+        let command = if message.meta.direction == Direction::Out { self.command_of(tenant, message)? } else { None };
+        let (_, conversation) = self.states.get(&message.conversation).ok_or(Unfit::Row)?;
+        let mut head = serde_json::json!({
+            "id": message.id, "status": status.name(), "type": message.meta.kind, "attempt": message.meta.attempt,
+        });
+        let members = head.as_object_mut().expect("an object");
+        let mut put = |name: &str, value: serde_json::Value| {
+            members.insert(name.to_owned(), value);
+        };
+        if let Some(platform_id) = &message.meta.platform_id {
+            put("platform_id", platform_id.as_str().into());
+        }
+        if message.meta.possible_duplicate {
+            put("possible_duplicate", true.into());
+        }
+        if let Some(reason) = reason {
+            put("reason", reason.name().into());
+        }
+        if let Some(detail) = detail {
+            put("detail", detail.into());
+        }
+        if let Some(command) = command {
+            if let Some(data) = command.callback_data {
+                put("callback_data", data.into());
+            }
+            if let Some(metadata) = command.metadata {
+                put("metadata", metadata);
+            }
+        }
+        Ok(crate::decide::data(conversation, &head.to_string(), extra))
+    }
+}
+
+/// An event to be emitted.
+pub struct News<'n> {
+    /// Whose.
+    pub tenant: Tenant,
+    /// On which account.
+    pub account: AccountId,
+    /// The unit of order. Must be loaded.
+    pub conversation: ConversationId,
+    /// Whether it concerns a person: its data is sealed, the conversation is named.
+    pub personal: bool,
+    /// What.
+    pub kind: EventType,
+    /// Computed.
+    pub id: EventId,
+    /// About which message.
+    pub message: Option<MessageId>,
+    /// When.
+    pub at: Timestamp,
+    /// When what caused it was accepted.
+    pub accepted_at: Timestamp,
+    /// JSON.
+    pub data: &'n str,
+    /// Where the data is kept.
+    pub home: Home,
+    /// Its place in the feed, when it was given out already.
+    pub feed: Option<FeedPosition>,
+    /// Not to this endpoint (it is the one that fails).
+    pub only: Option<EndpointId>,
+}
+
+/// Where an event's data is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In the message's row.
+    Message,
+    /// In the event's row.
+    Event,
+}
+
+fn takes(
+    endpoint: &messaging::directory::Endpoint,
+    kind: EventType,
+    account: AccountId,
+    except: Option<EndpointId>,
+) -> bool {
+    use messaging::directory::EndpointState;
+    let open = match endpoint.row.state {
+        EndpointState::Active | EndpointState::Paused => true,
+        EndpointState::Disabled => false,
+    };
+    open && except != Some(endpoint.row.id) && endpoint.wants(kind, account)
+}
+
+fn event_of(status: Status) -> Option<EventType> {
+    match status {
+        Status::Accepted | Status::Queued | Status::Sending => None,
+        Status::Unknown => Some(EventType::MessageUnknown),
+        Status::Sent => Some(EventType::MessageSent),
+        Status::Delivered => Some(EventType::MessageDelivered),
+        Status::Read => Some(EventType::MessageRead),
+        Status::Failed | Status::Cancelled | Status::Expired => Some(EventType::MessageFailed),
+    }
+}
+
+fn qualifier(status: Status) -> &'static str {
+    status.name()
+}
+
+/// Counts a finished record.
+pub fn count(record: &Record, outcome: messaging::outcome::Outcome) {
+    use messaging::record::RecordKind;
+    let direction = match record.kind {
+        RecordKind::Inbound | RecordKind::Unparsable => 0,
+        RecordKind::Command => 1,
+    };
+    metrics::ROUTER_RECORDS.at([direction, record.channel.index(), outcome.index()]).increment(1);
+}

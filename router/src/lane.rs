@@ -1,0 +1,287 @@
+//! Lanes: one per destination and process, with its budget, breaker, concurrency and connections. A lane is bounded: what
+//! does not fit, or must wait longer than a second, goes back to its shard at once.
+//!
+//! A lane knows nothing of conversations: a shard offers one task of a conversation at a time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use messaging::channels::{ChannelKind, ChannelSettings};
+use messaging::clock::{SharedClock, Timestamp};
+use messaging::content::Content;
+use messaging::directory::SharedDirectory;
+use messaging::ids::IdHasher;
+use messaging::limit::Limit;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::breaker::{Breaker, Gate};
+use crate::egress::{Client, Door};
+use crate::plan::{Destination, Tail, Task, TaskEnd};
+use crate::{WebhookSettings, delivery, send};
+
+/// Tasks that wait in one lane.
+const QUEUE_MAX: usize = 64;
+/// Longest wait for a budget inside a lane; longer ones go to `later`.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Platform calls under way for one account.
+const SENDS_MAX: usize = 128;
+/// A lane without work ends after this long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What a shard hands to a lane.
+pub struct Job {
+    /// The task.
+    pub task: Task,
+    /// Tells the shard which task is meant.
+    pub ticket: u64,
+    /// Back to the shard.
+    pub owner: mpsc::Sender<FromLane>,
+    /// The shard's lease.
+    pub lease: Arc<LeaseClock>,
+}
+
+/// What a lane says to a shard.
+#[derive(Debug)]
+pub enum FromLane {
+    /// A slot is free: may it go? Answered with the content once the intent is durable; dropped or none means no.
+    Intent {
+        /// Which task.
+        ticket: u64,
+        /// The answer.
+        go: oneshot::Sender<Option<Content>>,
+    },
+    /// The task ended.
+    End {
+        /// Which task.
+        ticket: u64,
+        /// How.
+        end: TaskEnd,
+    },
+}
+
+/// Until when a shard's lease holds, on the monotonic clock.
+#[derive(Debug, Default)]
+pub struct LeaseClock(AtomicU64);
+
+impl LeaseClock {
+    /// Renewed until then.
+    pub fn set(&self, until: Duration) {
+        self.0.store(until.as_micros() as u64, Ordering::SeqCst);
+    }
+    /// Whether it holds now.
+    pub fn holds(&self, now: Duration) -> bool {
+        (now.as_micros() as u64) < self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What all lanes share.
+#[derive(Clone)]
+pub struct LaneParts {
+    /// The way out.
+    pub door: Arc<Door>,
+    /// Accounts and endpoints.
+    pub directory: SharedDirectory,
+    /// Budgets.
+    pub limit: Arc<dyn Limit>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Computes budget keys.
+    pub ids: IdHasher,
+    /// Channel settings.
+    pub channels: Arc<std::collections::BTreeMap<ChannelKind, ChannelSettings>>,
+    /// Delivery settings.
+    pub webhooks: Arc<WebhookSettings>,
+    /// Lines for `trunkline tail`.
+    pub tail: Tail,
+}
+
+/// The process's lanes.
+#[derive(Clone)]
+pub struct Lanes {
+    parts: LaneParts,
+    lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>,
+}
+
+impl Lanes {
+    /// No lanes yet: they begin with their first task.
+    pub fn new(parts: LaneParts) -> Self {
+        Self { parts, lanes: Arc::default() }
+    }
+
+    /// Hands a task to its lane, or gives it back when the lane is full.
+    pub fn offer(&self, job: Job) -> Result<(), Box<Job>> {
+        let destination = job.task.destination();
+        let mut lanes = self.lanes.lock().expect("no holder of the lanes panics");
+        let full = |error| match error {
+            mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job) => Box::new(job),
+        };
+        if let Some(lane) = lanes.get(&destination)
+            && !lane.is_closed()
+        {
+            return lane.try_send(job).map_err(full);
+        }
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let lane = Lane::new(destination, self.parts.clone());
+        tokio::spawn(lane.run(receiver, self.lanes.clone()));
+        let offered = sender.try_send(job).map_err(full);
+        lanes.insert(destination, sender);
+        offered
+    }
+}
+
+/// How a lane's destination does.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// The breaker.
+    pub breaker: Breaker,
+    /// Since when every try has failed.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// One lane, as its tries see it.
+pub struct Lane {
+    /// Where it leads.
+    pub destination: Destination,
+    /// What all lanes share.
+    pub parts: LaneParts,
+    /// The destination's connections, made anew when its address changes.
+    client: Mutex<Option<(String, Arc<Client>)>>,
+    /// How the destination does.
+    pub health: Mutex<Health>,
+    slots: Arc<Semaphore>,
+}
+
+impl Lane {
+    fn new(destination: Destination, parts: LaneParts) -> Arc<Self> {
+        let slots = match destination {
+            Destination::Endpoint(_) => parts.webhooks.concurrency_per_endpoint,
+            Destination::Account(_) => SENDS_MAX,
+        };
+        Arc::new(Self {
+            destination,
+            parts,
+            client: Mutex::new(None),
+            health: Mutex::new(Health::default()),
+            slots: Arc::new(Semaphore::new(slots)),
+        })
+    }
+
+    /// The connections to an address (`scheme://host:port/…`).
+    pub fn client(&self, url: &str) -> Arc<Client> {
+        let origin = origin(url);
+        let mut kept = self.client.lock().expect("no holder of the client panics");
+        if let Some((of, client)) = &*kept
+            && of == origin
+        {
+            return client.clone();
+        }
+        let client = Arc::new(self.parts.door.client(self.slots.available_permits().max(1)));
+        *kept = Some((origin.to_owned(), client.clone()));
+        client
+    }
+
+    async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>, lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>) {
+        loop {
+            let job = match tokio::time::timeout(IDLE, jobs.recv()).await {
+                Ok(Some(job)) => job,
+                Ok(None) => return,
+                Err(_) if self.is_idle() => {
+                    let mut lanes = lanes.lock().expect("no holder of the lanes panics");
+                    if jobs.is_empty() {
+                        lanes.remove(&self.destination);
+                        return;
+                    }
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            if let Some(end) = self.admit(&job.task).await {
+                let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
+                continue;
+            }
+            let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let lane = self.clone();
+            tokio::spawn(async move {
+                let Job { task, ticket, owner, lease } = job;
+                let guard = EndGuard { ticket, owner: owner.clone(), ended: false };
+                let end = match lane.destination {
+                    Destination::Endpoint(_) => delivery::attempt(&lane, &task).await,
+                    Destination::Account(_) => send::attempt(&lane, &task, ticket, &owner, &lease).await,
+                };
+                drop(slot);
+                guard.end(end).await;
+            });
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        match self.destination {
+            Destination::Endpoint(_) => self.slots.available_permits() == self.parts.webhooks.concurrency_per_endpoint,
+            Destination::Account(_) => self.slots.available_permits() == SENDS_MAX,
+        }
+    }
+
+    /// Breaker and budgets. `Some`: not now.
+    async fn admit(&self, task: &Task) -> Option<TaskEnd> {
+        let now = self.parts.clock.now();
+        let gate = self.health.lock().expect("no holder of the health panics").breaker.gate(now);
+        if let Gate::Shut(until) = gate {
+            return Some(TaskEnd::Deferred { until, whole: true });
+        }
+        let admitted = match self.destination {
+            Destination::Endpoint(id) => delivery::admit(self, id),
+            Destination::Account(_) => send::admit(self, task),
+        };
+        let (wait, whole) = admitted?;
+        if whole && wait <= WAIT_MAX {
+            self.parts.clock.sleep(wait).await;
+            // Taken on the second look; a budget that is short again means others are before us.
+            let again = match self.destination {
+                Destination::Endpoint(id) => delivery::admit(self, id),
+                Destination::Account(_) => send::admit(self, task),
+            };
+            let (wait, whole) = again?;
+            return Some(TaskEnd::Deferred { until: self.parts.clock.now().plus(wait), whole });
+        }
+        Some(TaskEnd::Deferred { until: now.plus(wait), whole })
+    }
+}
+
+/// Tells the shard even when the attempt panics: a lost task would hold its conversation for ever.
+struct EndGuard {
+    ticket: u64,
+    owner: mpsc::Sender<FromLane>,
+    ended: bool,
+}
+
+impl EndGuard {
+    async fn end(mut self, end: TaskEnd) {
+        self.ended = true;
+        let _ = self.owner.send(FromLane::End { ticket: self.ticket, end }).await;
+    }
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        messaging::metrics::PANICS.at([]).increment(1);
+        let (ticket, owner) = (self.ticket, self.owner.clone());
+        let end = TaskEnd::Panicked;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = owner.send(FromLane::End { ticket, end }).await;
+            });
+        }
+    }
+}
+
+fn origin(url: &str) -> &str {
+    let after = url.find("://").map_or(0, |at| at + 3);
+    let end = url[after..].find(['/', '?', '#']).map_or(url.len(), |at| after + at);
+    &url[..end]
+}

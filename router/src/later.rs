@@ -1,0 +1,322 @@
+//! A shard's `later`: what cannot be done now, per destination in order of arrival, and timers by due time.
+//!
+//! The rows are the truth; here stands an index over the head of each queue. A queue longer than the index goes on in the store
+//! only (`tail`) and is read in as the head drains.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use foldhash::fast::RandomState;
+use messaging::clock::Timestamp;
+use messaging::ids::{ConversationId, MessageId};
+use messaging::state::FeedPosition;
+use messaging::store::{Key, Queue, Write};
+
+use crate::plan::{LaterRow, LaterWork};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Entries of one destination's queue that are indexed.
+pub const WINDOW_MAX: usize = 4096;
+/// Timers that are indexed.
+pub const TIMERS_MAX: usize = 16_384;
+
+/// A row at its place.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place in the queue.
+    pub order: u64,
+    /// The row.
+    pub row: LaterRow,
+    in_flight: bool,
+}
+
+#[derive(Debug, Default)]
+struct DestinationQueue {
+    window: VecDeque<Entry>,
+    /// How many entries of the window each conversation has.
+    conversations: Map<ConversationId, u32>,
+    /// First place that stands in the store only.
+    tail: Option<u64>,
+    in_flight: usize,
+    hold_until: Timestamp,
+    /// When the next entry may be ready.
+    next: Timestamp,
+}
+
+/// A shard's index over its `later`.
+#[derive(Debug)]
+pub struct Later {
+    shard: u16,
+    queues: Map<[u8; 16], DestinationQueue>,
+    timers: BTreeMap<u64, LaterRow>,
+    timers_tail: Option<u64>,
+    last_order: u64,
+}
+
+fn encode(row: &LaterRow) -> Vec<u8> {
+    postcard::to_stdvec(row).expect("our own types serialise")
+}
+
+/// From the store; none when it is of another version.
+pub fn decode(bytes: &[u8]) -> Option<LaterRow> {
+    postcard::from_bytes(bytes).ok()
+}
+
+impl Later {
+    /// An empty index.
+    pub fn new(shard: u16) -> Self {
+        Self { shard, queues: Map::default(), timers: BTreeMap::new(), timers_tail: None, last_order: 0 }
+    }
+
+    /// Lays a stored row in at the start, in key order. What does not fit goes on in the store.
+    pub fn load(&mut self, queue: Queue, order: u64, row: LaterRow) {
+        match queue {
+            Queue::Timers => {
+                if self.timers.len() < TIMERS_MAX && self.timers_tail.is_none() {
+                    self.timers.insert(order, row);
+                } else {
+                    self.timers_tail.get_or_insert(order);
+                }
+            }
+            Queue::Destination(destination) => {
+                self.last_order = self.last_order.max(order);
+                self.index(destination, order, row);
+            }
+        }
+    }
+
+    fn index(&mut self, destination: [u8; 16], order: u64, row: LaterRow) {
+        let queue = self.queues.entry(destination).or_default();
+        if queue.tail.is_some() || queue.window.len() >= WINDOW_MAX {
+            queue.tail.get_or_insert(order);
+            return;
+        }
+        *queue.conversations.entry(row.conversation).or_default() += 1;
+        queue.next = queue.next.min(row.due);
+        queue.window.push_back(Entry { order, row, in_flight: false });
+    }
+
+    /// Whether something of this conversation, or the destination's unread tail, stands in the way.
+    pub fn blocks(&self, destination: [u8; 16], conversation: ConversationId) -> bool {
+        self.queues
+            .get(&destination)
+            .is_some_and(|queue| queue.tail.is_some() || queue.conversations.contains_key(&conversation))
+    }
+
+    /// Puts a row at the end of a destination's queue.
+    pub fn push(&mut self, destination: [u8; 16], row: LaterRow, now: Timestamp) -> Write {
+        self.last_order = (self.last_order + 1).max(now.as_micros());
+        let order = self.last_order;
+        let write = Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&row), now);
+        self.index(destination, order, row);
+        write
+    }
+
+    /// Sets a timer.
+    pub fn set_timer(&mut self, row: LaterRow, now: Timestamp) -> Write {
+        let mut order = row.due.as_micros().max(1);
+        while self.timers.contains_key(&order) {
+            order += 1;
+        }
+        let write = Write::put(Key::Later(self.shard, Queue::Timers, order), encode(&row), now);
+        if self.timers_tail.is_none_or(|tail| order < tail) {
+            self.timers.insert(order, row);
+            if self.timers.len() > TIMERS_MAX
+                && let Some((last, _)) = self.timers.pop_last()
+            {
+                self.timers_tail = Some(self.timers_tail.map_or(last, |tail| tail.min(last)));
+            }
+        }
+        write
+    }
+
+    /// Takes due timers out, with the writes that delete their rows.
+    pub fn due_timers(&mut self, now: Timestamp, max: usize) -> Vec<(LaterRow, Write)> {
+        let mut due = Vec::new();
+        while due.len() < max {
+            let Some(first) = self.timers.first_entry() else { break };
+            if first.get().due > now {
+                break;
+            }
+            let order = *first.key();
+            let row = first.remove();
+            due.push((row, Write::delete(Key::Later(self.shard, Queue::Timers, order), now)));
+        }
+        due
+    }
+
+    /// Where to read on when the indexed timers are used up.
+    pub fn timers_to_read(&self) -> Option<u64> {
+        self.timers_tail.filter(|_| self.timers.is_empty())
+    }
+
+    /// Timers read on from the tail.
+    pub fn timers_read(&mut self, rows: Vec<(u64, LaterRow)>, more: bool) {
+        self.timers_tail = None;
+        let next = rows.last().map(|(order, _)| order + 1);
+        for (order, row) in rows {
+            self.timers.insert(order, row);
+        }
+        if more {
+            self.timers_tail = next;
+        }
+    }
+
+    /// Holds a whole destination.
+    pub fn hold(&mut self, destination: [u8; 16], until: Timestamp) {
+        let queue = self.queues.entry(destination).or_default();
+        queue.hold_until = queue.hold_until.max(until);
+        queue.next = queue.next.max(until);
+    }
+
+    /// Whether the destination is held.
+    pub fn held(&self, destination: [u8; 16], now: Timestamp) -> bool {
+        self.queues.get(&destination).is_some_and(|queue| queue.hold_until > now)
+    }
+
+    /// Lets a destination go on at once.
+    pub fn unhold(&mut self, destination: [u8; 16]) {
+        if let Some(queue) = self.queues.get_mut(&destination) {
+            queue.hold_until = Timestamp::ZERO;
+            queue.next = Timestamp::ZERO;
+        }
+    }
+
+    /// Destinations that have something and may be ready.
+    pub fn waiting(&self, now: Timestamp) -> Vec<[u8; 16]> {
+        let ready = self.queues.iter().filter(|(_, queue)| queue.next <= now && (!queue.window.is_empty() || queue.tail.is_some()));
+        ready.map(|(destination, _)| *destination).collect()
+    }
+
+    /// Takes up ready entries: the first of each conversation that is not `busy`, in order, so many that `in_flight_max` are
+    /// under way. What is past its deadline is ready, held or not.
+    pub fn take_ready(
+        &mut self,
+        destination: [u8; 16],
+        now: Timestamp,
+        in_flight_max: usize,
+        busy: impl Fn(ConversationId) -> bool,
+    ) -> Vec<Entry> {
+        let Some(queue) = self.queues.get_mut(&destination) else { return Vec::new() };
+        let held = queue.hold_until > now;
+        let mut blocked: HashSet<ConversationId, RandomState> = HashSet::default();
+        let mut ready = Vec::new();
+        let mut next = if held { queue.hold_until } else { Timestamp::MAX };
+        for entry in &mut queue.window {
+            let conversation = entry.row.conversation;
+            if blocked.contains(&conversation) {
+                continue;
+            }
+            let overdue = entry.row.deadline <= now;
+            if entry.in_flight || busy(conversation) || ((held || entry.row.due > now) && !overdue) {
+                if !entry.in_flight {
+                    next = next.min(entry.row.due.max(if held { queue.hold_until } else { Timestamp::ZERO })).min(entry.row.deadline);
+                }
+                blocked.insert(conversation);
+                continue;
+            }
+            if queue.in_flight >= in_flight_max {
+                next = Timestamp::ZERO;
+                break;
+            }
+            entry.in_flight = true;
+            queue.in_flight += 1;
+            blocked.insert(conversation);
+            ready.push(entry.clone());
+        }
+        queue.next = next;
+        ready
+    }
+
+    /// Removes an entry that is done.
+    pub fn done(&mut self, destination: [u8; 16], order: u64, now: Timestamp) -> Write {
+        let write = Write::delete(Key::Later(self.shard, Queue::Destination(destination), order), now);
+        if let Some(queue) = self.queues.get_mut(&destination) {
+            if let Ok(at) = queue.window.binary_search_by_key(&order, |entry| entry.order) {
+                let entry = queue.window.remove(at).expect("found there");
+                queue.in_flight -= usize::from(entry.in_flight);
+                match queue.conversations.get_mut(&entry.row.conversation) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => {
+                        queue.conversations.remove(&entry.row.conversation);
+                    }
+                }
+            }
+            queue.next = Timestamp::ZERO;
+            if queue.window.is_empty() && queue.tail.is_none() && queue.hold_until <= now {
+                self.queues.remove(&destination);
+            }
+        }
+        write
+    }
+
+    /// Puts an entry back at its place, to be tried again.
+    pub fn again(&mut self, destination: [u8; 16], order: u64, due: Timestamp, attempts: u32, now: Timestamp) -> Option<Write> {
+        let queue = self.queues.get_mut(&destination)?;
+        let at = queue.window.binary_search_by_key(&order, |entry| entry.order).ok()?;
+        let entry = &mut queue.window[at];
+        queue.in_flight -= usize::from(std::mem::take(&mut entry.in_flight));
+        entry.row.due = due;
+        entry.row.attempts = attempts;
+        queue.next = queue.next.min(due);
+        Some(Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&entry.row), now))
+    }
+
+    /// The place of a waiting send, if it is not under way.
+    pub fn find_send(&self, destination: [u8; 16], message: MessageId) -> Option<u64> {
+        let queue = self.queues.get(&destination)?;
+        let waits = |entry: &&Entry| !entry.in_flight && matches!(entry.row.what, LaterWork::Send(id, _) if id == message);
+        queue.window.iter().find(waits).map(|entry| entry.order)
+    }
+
+    /// Where to read on for a destination whose window has room.
+    pub fn to_read(&self, destination: [u8; 16]) -> Option<u64> {
+        let queue = self.queues.get(&destination)?;
+        queue.tail.filter(|_| queue.window.len() <= WINDOW_MAX / 2)
+    }
+
+    /// Entries read on from the tail.
+    pub fn read_on(&mut self, destination: [u8; 16], rows: Vec<(u64, LaterRow)>, more: bool) {
+        let Some(queue) = self.queues.get_mut(&destination) else { return };
+        queue.tail = None;
+        let last = rows.last().map(|(order, _)| order + 1);
+        for (order, row) in rows {
+            self.index(destination, order, row);
+        }
+        if more && let Some(queue) = self.queues.get_mut(&destination) {
+            let tail = queue.tail.or(last);
+            queue.tail = tail;
+        }
+        if let Some(queue) = self.queues.get_mut(&destination) {
+            queue.next = Timestamp::ZERO;
+        }
+    }
+
+    /// When something may be ready: never later than `cap`.
+    pub fn next_wake(&self, cap: Timestamp) -> Timestamp {
+        let timer = self.timers.first_key_value().map_or(Timestamp::MAX, |(_, row)| row.due);
+        let timer = if self.timers_to_read().is_some() { Timestamp::ZERO } else { timer };
+        let waiting = self.queues.values().filter(|queue| !queue.window.is_empty() || queue.tail.is_some());
+        waiting.map(|queue| queue.next).min().unwrap_or(Timestamp::MAX).min(timer).min(cap)
+    }
+
+    /// The deliveries that wait, as far as they are indexed: place in the feed and endpoint.
+    pub fn deliveries(&self) -> impl Iterator<Item = (FeedPosition, [u8; 16])> {
+        self.queues.iter().flat_map(|(destination, queue)| {
+            queue.window.iter().filter_map(|entry| match entry.row.what {
+                LaterWork::Deliver { feed, .. } => Some((feed, *destination)),
+                LaterWork::Send(..) | LaterWork::Window | LaterWork::Scheduled(..) => None,
+            })
+        })
+    }
+
+    /// Entries that wait, as far as they are indexed.
+    pub fn len(&self) -> usize {
+        self.queues.values().map(|queue| queue.window.len()).sum()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.timers.is_empty()
+    }
+}

@@ -1,0 +1,182 @@
+//! A send: budgets, intent, lease, the platform's call, and the verdict.
+
+use std::time::Duration;
+
+use messaging::channels::channel;
+use messaging::directory::AccountState;
+use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
+use messaging::metrics;
+use messaging::outcome::{Reason, Throttled, Verdict};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::decide::outbound::outgoing;
+use crate::egress::{CallError, CallErrorKind, Stage};
+use crate::lane::{FromLane, Lane, LeaseClock};
+use crate::plan::{Sending, TailLine, Task, TaskEnd, Work};
+
+/// Most of a platform's answer that is read.
+const ANSWER_MAX: usize = 256 * 1024;
+/// How long a paused or broken account's sends wait before it is looked at again.
+const STOPPED_LOOK: Duration = Duration::from_secs(2);
+
+/// The send's budgets; `Some`: wait, and whether the whole lane does.
+pub fn admit(lane: &Lane, task: &Task) -> Option<(Duration, bool)> {
+    let Work::Send(sending) = &task.work else { return None };
+    let directory = lane.parts.directory.load();
+    let account = directory.account_of(task.tenant, sending.account)?;
+    match account.row.state {
+        AccountState::Active => {}
+        AccountState::Paused | AccountState::Broken | AccountState::Blocked => return Some((STOPPED_LOOK, true)),
+    }
+    let settings = lane.parts.channels.get(&account.channel)?;
+    let pair = || {
+        let digest = lane.parts.ids.conversation(task.tenant.id(), sending.account, sending.to.expose());
+        digest.0
+    };
+    let budgets: Vec<(BudgetKey, Budget)> = channel(account.channel)
+        .budgets(settings, &sending.to)
+        .into_iter()
+        .map(|budget| {
+            let owner = match budget.scope {
+                BudgetScope::Pair => pair(),
+                BudgetScope::Tenant => task.tenant.id().0,
+                BudgetScope::Account | BudgetScope::ApiKey | BudgetScope::Endpoint | BudgetScope::Global => sending.account.0,
+            };
+            (BudgetKey { scope: budget.scope, owner }, budget)
+        })
+        .collect();
+    match lane.parts.limit.admit(&budgets) {
+        Admission::Go => None,
+        Admission::Wait { wait, scope } => Some((wait, scope != BudgetScope::Pair)),
+    }
+}
+
+/// One try.
+pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender<FromLane>, lease: &LeaseClock) -> TaskEnd {
+    let Work::Send(sending) = &task.work else { return TaskEnd::Withdrawn };
+    let account = lane.parts.directory.load().account_of(task.tenant, sending.account).cloned();
+    let Some(account) = account else {
+        return refused(Reason::AccountDisabled, "the account was removed");
+    };
+    let Some(settings) = lane.parts.channels.get(&account.channel) else {
+        return refused(Reason::AccountDisabled, "the channel is switched off on this node");
+    };
+    let (go, answer) = oneshot::channel();
+    if owner.send(FromLane::Intent { ticket, go }).await.is_err() {
+        return TaskEnd::Withdrawn;
+    }
+    let Ok(Some(content)) = answer.await else { return TaskEnd::Withdrawn };
+    let message = sending.command.message.to_string();
+    let outgoing = outgoing(sending, &message, &content);
+    let request = match channel(account.channel).request(&outgoing, &account, settings) {
+        Ok(request) => request,
+        Err(error) => return refused(Reason::Unsendable, &error.0),
+    };
+    // The last look before the socket: a router that was paused past its lease sends nothing that its successor may send.
+    if !lease.holds(lane.parts.clock.monotonic()) {
+        return TaskEnd::Withdrawn;
+    }
+    let started = lane.parts.clock.now();
+    let answer = lane.client(&request.url).send(request, settings.timeout, ANSWER_MAX).await;
+    let took = lane.parts.clock.now().since(started);
+    let verdict = match answer {
+        Ok(response) => channel(account.channel).outcome(&outgoing, &response),
+        Err(error) => verdict_of(error),
+    };
+    let outcome = outcome_index(&verdict);
+    let operation = operation_index(&content);
+    metrics::PLATFORM_REQUESTS.at([account.channel.index(), operation, outcome]).increment(1);
+    metrics::PLATFORM_REQUEST_DURATION_SECONDS.at([account.channel.index(), operation]).record(took.as_secs_f64());
+    feed_back(lane, task, sending, &verdict);
+    if lane.parts.tail.receiver_count() > 0 {
+        let _ = lane.parts.tail.send(TailLine {
+            at: lane.parts.clock.now(),
+            what: "send",
+            target: account.channel.name().to_owned(),
+            subject: message,
+            outcome: metrics::PlatformOutcome::ALL[outcome].name(),
+            attempt: task.attempts + 1,
+            millis: took.as_millis() as u64,
+        });
+    }
+    TaskEnd::Judged(verdict)
+}
+
+fn refused(reason: Reason, detail: &str) -> TaskEnd {
+    TaskEnd::Judged(Verdict::Refused { reason, detail: detail.to_owned() })
+}
+
+/// A call that brought no answer: provably unsent, or unknown.
+fn verdict_of(error: CallError) -> Verdict {
+    let detail = error.to_string();
+    match error.stage {
+        Stage::BeforeWrite => Verdict::RetryLater { reason: Reason::Connect, hold: Throttled::Account, after: None, detail },
+        Stage::AfterWrite => {
+            let reason = match error.kind {
+                CallErrorKind::Timeout => Reason::Timeout,
+                CallErrorKind::Blocked
+                | CallErrorKind::Resolve
+                | CallErrorKind::Connect
+                | CallErrorKind::Tls
+                | CallErrorKind::Reset
+                | CallErrorKind::BadResponse => Reason::Reset,
+            };
+            Verdict::Unknown { reason, detail }
+        }
+    }
+}
+
+/// The platform's word about rates goes into the budgets, and its failures into the breaker.
+fn feed_back(lane: &Lane, task: &Task, sending: &Sending, verdict: &Verdict) {
+    let now = lane.parts.clock.now();
+    let good = match verdict {
+        Verdict::Sent { .. } | Verdict::Moved { .. } | Verdict::Refused { .. } => Some(true),
+        Verdict::Unknown { .. } => Some(false),
+        Verdict::RetryLater { reason: Reason::RateLimited, hold, after, .. } => {
+            if let Some(after) = after {
+                let key = match hold {
+                    Throttled::Account => BudgetKey { scope: BudgetScope::Account, owner: sending.account.0 },
+                    Throttled::Conversation => {
+                        let pair = lane.parts.ids.conversation(task.tenant.id(), sending.account, sending.to.expose());
+                        BudgetKey { scope: BudgetScope::Pair, owner: pair.0 }
+                    }
+                };
+                lane.parts.limit.hold(key, *after);
+            }
+            None
+        }
+        Verdict::RetryLater { .. } => Some(false),
+    };
+    if let Some(good) = good {
+        lane.health.lock().expect("no holder of the health panics").breaker.record(now, good);
+    }
+}
+
+fn outcome_index(verdict: &Verdict) -> usize {
+    use metrics::PlatformOutcome as O;
+    let of = |reason: Reason| match reason {
+        Reason::RateLimited | Reason::QuotaExceeded => O::RateLimited,
+        Reason::Auth | Reason::AccountDisabled => O::Auth,
+        Reason::ServerError | Reason::Reset => O::ServerError,
+        Reason::Timeout => O::Timeout,
+        Reason::Connect => O::Connect,
+        _ => O::Permanent,
+    };
+    let outcome = match verdict {
+        Verdict::Sent { .. } => O::Ok,
+        Verdict::Moved { .. } => O::Permanent,
+        Verdict::RetryLater { reason, .. } | Verdict::Refused { reason, .. } | Verdict::Unknown { reason, .. } => of(*reason),
+    };
+    outcome.index()
+}
+
+fn operation_index(content: &messaging::content::Content) -> usize {
+    use messaging::content::Content;
+    use metrics::PlatformOperation as O;
+    let operation = match content {
+        Content::Read(_) | Content::Typing(_) => O::Receipt,
+        Content::Reaction(_) => O::Reaction,
+        _ => O::Send,
+    };
+    operation.index()
+}

@@ -1,0 +1,1120 @@
+//! A shard: one task that owns the conversations of a partition. Prefetch, decide, write, then hand the effects to lanes.
+//!
+//! What holds after every step, at whatever instant the process dies: an effect is done, or stands in `later`, or its event
+//! stands in the feed behind `FeedProgress::settled`, or its send's record is not finished. The next owner takes all of it up.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use messaging::channels::{ChannelKind, ChannelSettings};
+use messaging::clock::{SharedClock, Timestamp};
+use messaging::content::Content;
+use messaging::directory::Directory;
+use messaging::ids::{ConversationId, MessageId, QuarantineId, partition_of};
+use messaging::keeper::DirectoryKeeper;
+use messaging::log::{Entry, Finished, Log, Position, ShardReader, Topic};
+use messaging::metrics;
+use messaging::outcome::{Outcome, Tracked, Verdict};
+use messaging::record::Record;
+use messaging::seal::{Keyring, fill_random};
+use messaging::state::{Conversation, EventData, EventRow, FeedPosition, FeedProgress, Pointer, Quarantined};
+use messaging::store::{Durability, Key, Lease, LeaseAnswer, Queue, Scan, Store, Write};
+use messaging::tenant::Tenant;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::decide::{self, Parsed};
+use crate::desk::{Desk, States, Unfit, World, count};
+use crate::flows::{FlowKey, Flows, Pending};
+use crate::lane::{FromLane, Job, Lanes, LeaseClock};
+use crate::later::{self, Later};
+use crate::plan::{Delivery, Destination, Effects, LaterRow, LaterWork, Task, TaskEnd, Work};
+use crate::progress::{Place, Prefix, Progress, Slot};
+use crate::{Options, ends};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Records taken in one step.
+const BATCH_MAX: usize = 512;
+/// Of a batch, at least so many of each topic when all have some: inbound, outbound, bulk.
+const SHARES: [(Topic, usize); 3] = [(Topic::Inbound, 320), (Topic::Outbound, 144), (Topic::Bulk, 48)];
+/// Messages of lanes taken in one step.
+const LANE_BATCH_MAX: usize = 512;
+/// Messages of lanes that wait.
+const FROM_LANES_MAX: usize = 8192;
+/// Timers fired in one step.
+const TIMERS_MAX: usize = 256;
+/// Tasks of one destination taken out of `later` that are under way at once, per shard.
+const LATER_IN_FLIGHT_MAX: usize = 32;
+/// Conversations that a shard remembers.
+const STATES_MAX: usize = 4096;
+/// Longest sleep between two looks.
+const NAP: Duration = Duration::from_secs(1);
+/// First and longest wait before a refused store or log write is tried again.
+const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Rows read per page when a shard begins.
+const PAGE: usize = 4096;
+/// Bits of a feed order below the epoch.
+const EPOCH_SHIFT: u32 = 44;
+
+/// What a shard works with.
+#[derive(Clone)]
+pub struct ShardParts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The directory.
+    pub keeper: DirectoryKeeper,
+    /// Keys.
+    pub keyring: Keyring,
+    /// Time.
+    pub clock: SharedClock,
+    /// Channel settings.
+    pub channels: Arc<BTreeMap<ChannelKind, ChannelSettings>>,
+    /// The lanes.
+    pub lanes: Lanes,
+    /// Settings.
+    pub options: Arc<Options>,
+    /// Where finished prefixes are gathered.
+    pub commits: Arc<Commits>,
+    /// This process, for leases.
+    pub owner: [u8; 16],
+}
+
+/// Finished prefixes of all shards, gathered for the committer.
+#[derive(Debug, Default)]
+pub struct Commits(Mutex<BTreeMap<u16, Commit>>);
+
+/// What one shard finished since the last commit.
+#[derive(Debug, Default, Clone)]
+pub struct Commit {
+    /// Per topic.
+    pub positions: [Option<Position>; 3],
+    /// The settled prefix of the feed.
+    pub settled: Option<u64>,
+}
+
+impl Commits {
+    fn note(&self, shard: u16, edit: impl FnOnce(&mut Commit)) {
+        edit(self.0.lock().expect("no holder of the commits panics").entry(shard).or_default());
+    }
+
+    /// Takes everything gathered, as feed rows and finished positions.
+    pub fn take(&self, now: Timestamp) -> (Vec<Write>, Vec<Finished>) {
+        let gathered = std::mem::take(&mut *self.0.lock().expect("no holder of the commits panics"));
+        let (mut rows, mut finished) = (Vec::new(), Vec::new());
+        for (shard, commit) in gathered {
+            if let Some(settled) = commit.settled {
+                let row = postcard::to_stdvec(&FeedProgress { settled }).expect("our own types serialise");
+                rows.push(Write::put(Key::Progress(shard), row, now));
+            }
+            for topic in Topic::ALL {
+                if let Some(position) = commit.positions[topic.index()] {
+                    finished.push(Finished { topic: *topic, shard, position });
+                }
+            }
+        }
+        (rows, finished)
+    }
+}
+
+/// A record on its way through a step.
+struct Incoming {
+    slot: Slot,
+    record: Tracked<Record>,
+    parsed: Result<Parsed, Unfit>,
+}
+
+/// A shard at work.
+pub struct Shard {
+    pub(crate) id: u16,
+    pub(crate) parts: ShardParts,
+    reader: Box<dyn ShardReader>,
+    lease: Lease,
+    lease_clock: Arc<LeaseClock>,
+    renew_at: Duration,
+    states: States,
+    progress: Progress,
+    feed: u64,
+    feed_open: Prefix,
+    pub(crate) later: Later,
+    pub(crate) flows: Flows,
+    to_me: mpsc::Sender<FromLane>,
+    from_lanes: mpsc::Receiver<FromLane>,
+    newest_log_time: Timestamp,
+}
+
+impl Shard {
+    /// Takes the lease and takes up what the former owner left. Returns none when told to stop meanwhile.
+    pub async fn begin(parts: ShardParts, reader: Box<dyn ShardReader>, stop: &mut watch::Receiver<bool>) -> Option<Self> {
+        let id = reader.shard();
+        let lease = loop {
+            if *stop.borrow() {
+                return None;
+            }
+            match parts.store.lease(id, parts.owner, parts.options.lease_ttl).await {
+                Ok(LeaseAnswer::Held(lease)) => break lease,
+                Ok(LeaseAnswer::HeldByOther(other)) => {
+                    tracing::debug!(shard = id, until = %other.until, "another process holds the shard, waiting");
+                }
+                Err(error) => tracing::warn!(shard = id, %error, "no lease yet"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                _ = stop.changed() => {}
+            }
+        };
+        let (to_me, from_lanes) = mpsc::channel(FROM_LANES_MAX);
+        let lease_clock = Arc::new(LeaseClock::default());
+        let mut shard = Self {
+            id,
+            reader,
+            lease,
+            lease_clock,
+            renew_at: Duration::ZERO,
+            states: States::default(),
+            progress: Progress::default(),
+            feed: lease.epoch << EPOCH_SHIFT,
+            feed_open: Prefix::default(),
+            later: Later::new(id),
+            flows: Flows::default(),
+            to_me,
+            from_lanes,
+            newest_log_time: Timestamp::ZERO,
+            parts,
+        };
+        shard.note_lease(lease);
+        shard.recover().await;
+        Some(shard)
+    }
+
+    fn note_lease(&mut self, lease: Lease) {
+        let ttl = self.parts.options.lease_ttl;
+        let now = self.parts.clock.monotonic();
+        self.lease = lease;
+        self.lease_clock.set(now + ttl - ttl / 5);
+        self.renew_at = now + ttl / 3;
+    }
+
+    async fn renew(&mut self) -> bool {
+        if self.parts.clock.monotonic() < self.renew_at {
+            return true;
+        }
+        match self.parts.store.lease(self.id, self.parts.owner, self.parts.options.lease_ttl).await {
+            Ok(LeaseAnswer::Held(lease)) => {
+                self.note_lease(lease);
+                true
+            }
+            Ok(LeaseAnswer::HeldByOther(_)) => {
+                tracing::warn!(shard = self.id, "lease lost to another process, the shard stops here");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(shard = self.id, %error, "lease not renewed");
+                self.renew_at = self.parts.clock.monotonic() + STORE_RETRY.1;
+                true
+            }
+        }
+    }
+
+    /// Works until told to stop, then drains.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let wake = self.later.next_wake(self.parts.clock.now().plus(NAP));
+            let takes = self.takes_records();
+            let mut messages = Vec::new();
+            tokio::select! {
+                biased;
+                _ = stop.changed() => continue,
+                Some(message) = self.from_lanes.recv() => messages.push(message),
+                () = self.reader.ready(), if takes => {}
+                () = self.parts.clock.sleep_until(wake) => {}
+            }
+            self.drain_messages(&mut messages);
+            if !self.renew().await {
+                return;
+            }
+            let entries = if takes { self.take_records().await } else { Vec::new() };
+            self.step(entries, messages).await;
+        }
+        self.drain().await;
+        if let Err(error) = self.parts.store.release(self.lease).await {
+            tracing::warn!(shard = self.id, %error, "lease not given back, it runs out by itself");
+        }
+    }
+
+    /// No new records; what is at lanes may end.
+    async fn drain(&mut self) {
+        let deadline = tokio::time::Instant::now() + self.parts.options.drain;
+        while self.flows.in_flight() > 0 {
+            let mut messages = Vec::new();
+            match tokio::time::timeout_at(deadline, self.from_lanes.recv()).await {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) | Err(_) => break,
+            }
+            self.drain_messages(&mut messages);
+            self.step_with(Vec::new(), messages, true).await;
+        }
+    }
+
+    fn drain_messages(&mut self, messages: &mut Vec<FromLane>) {
+        while messages.len() < LANE_BATCH_MAX {
+            let Ok(message) = self.from_lanes.try_recv() else { return };
+            messages.push(message);
+        }
+    }
+
+    fn takes_records(&self) -> bool {
+        self.progress.in_work() < self.parts.options.max_in_flight_per_shard
+    }
+
+    /// A weighted batch: inbound before outbound before bulk, none starves; what one does not use the others get.
+    async fn take_records(&mut self) -> Vec<(Topic, Entry)> {
+        let mut batch = Vec::new();
+        for round in 0..2 {
+            for (topic, share) in SHARES {
+                let max = if round == 0 { share } else { BATCH_MAX - batch.len() };
+                if max == 0 {
+                    continue;
+                }
+                match self.reader.take(topic, max).await {
+                    Ok(entries) => batch.extend(entries.into_iter().map(|entry| (topic, entry))),
+                    Err(error) => {
+                        tracing::error!(shard = self.id, topic = topic.name(), %error, "reading the log failed");
+                        tokio::time::sleep(STORE_RETRY.1).await;
+                    }
+                }
+            }
+            if batch.is_empty() || batch.len() < SHARES[0].1 {
+                break;
+            }
+        }
+        batch
+    }
+
+    async fn step(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>) {
+        self.step_with(entries, messages, false).await;
+    }
+
+    #[allow(clippy::too_many_lines, reason = "the step is a recipe: it reads top to bottom")]
+    async fn step_with(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>, draining: bool) {
+        let directory = self.parts.keeper.shared().load_full();
+        let mut incoming = self.parse(entries);
+        let now = self.parts.clock.now().max(self.newest_log_time);
+        let timers = if draining { Vec::new() } else { self.later.due_timers(now, TIMERS_MAX) };
+        let ready = if draining { Vec::new() } else { self.take_ready(now) };
+        if incoming.is_empty() && messages.is_empty() && timers.is_empty() && ready.is_empty() {
+            self.read_on(now).await;
+            return;
+        }
+        let started = std::time::Instant::now();
+
+        // 1. What the decisions read.
+        let aliases = self.load_states(&directory, &mut incoming, &messages, &timers, &ready).await;
+        let rows = self.load_rows(&directory, &incoming, &messages, &timers, &ready).await;
+
+        // 2. Decide.
+        let channels = self.parts.channels.clone();
+        let mut feed = self.feed;
+        let mut fresh_key = || {
+            let mut key = [0; 32];
+            fill_random(&mut key);
+            key
+        };
+        let world =
+            World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: self.parts.keyring.ids(), channels: &channels };
+        let mut states = std::mem::take(&mut self.states);
+        let mut desk = Desk::new(world, &mut states, &mut feed, &mut fresh_key);
+        for (key, value) in rows {
+            desk.lay(key, value);
+        }
+        for (id, to, tenant, record) in aliases {
+            ends::make_alias(&mut desk, tenant, id, to, &record);
+        }
+        let mut owners: Vec<Option<Slot>> = Vec::new();
+        let mut goes: Vec<(oneshot::Sender<Option<Content>>, Option<Content>)> = Vec::new();
+        for message in messages {
+            match message {
+                FromLane::Intent { ticket, go } => {
+                    let content = self.intent(&mut desk, ticket);
+                    goes.push((go, content));
+                }
+                FromLane::End { ticket, end } => self.end(&mut desk, ticket, end, now),
+            }
+            owners.resize(desk.effects.tasks.len(), None);
+        }
+        let mut held = Vec::new();
+        for incoming in incoming {
+            let slot = incoming.slot;
+            let outcome = self.decide(&mut desk, &incoming);
+            let (record, outcome) = incoming.record.finish(outcome);
+            count(&record, outcome);
+            owners.resize(desk.effects.tasks.len(), Some(slot));
+            held.push(slot);
+        }
+        for (row, write) in timers {
+            desk.write(write);
+            ends::timer(&mut desk, &row);
+            owners.resize(desk.effects.tasks.len(), None);
+        }
+        let mut offers: Vec<FlowKey> = Vec::new();
+        for (destination, entry) in ready {
+            match ends::rebuild(&mut desk, &entry.row, destination) {
+                Some(task) => {
+                    let key = (task.destination(), task.conversation);
+                    if self.flows.push(Pending { task, slot: None, place: None, order: Some(entry.order) }) {
+                        offers.push(key);
+                    }
+                }
+                None => {
+                    let write = self.later.done(destination, entry.order, now);
+                    desk.write(write);
+                }
+            }
+            owners.resize(desk.effects.tasks.len(), None);
+        }
+
+        // 3. Where the new tasks wait.
+        let tasks = std::mem::take(&mut desk.effects.tasks);
+        self.place_tasks(&mut desk, tasks, owners, &mut offers, now);
+        // A scheduled send has no record to hold it: it goes on from `later`.
+        for task in std::mem::take(&mut desk.effects.scheduled) {
+            self.park(&mut desk, Pending { task, slot: None, place: None, order: None }, Timestamp::ZERO, now);
+        }
+        for row in std::mem::take(&mut desk.effects.timers) {
+            let write = self.later.set_timer(row, now);
+            desk.write(write);
+        }
+        self.cancel(&mut desk, now);
+        let (writes, effects) = desk.finish();
+        self.states = states;
+        self.feed = feed;
+
+        // 4. Write, then let go.
+        let durability = if goes.is_empty() { Durability::Buffered } else { Durability::Synced };
+        self.apply(writes, durability).await;
+        self.hand_on(effects).await;
+        for (go, content) in goes {
+            let _ = go.send(content);
+        }
+        for slot in held {
+            self.progress.release(slot);
+        }
+        self.offer_all(offers, now).await;
+        self.note_progress();
+        self.evict();
+        metrics::ROUTER_PROCESS_DURATION_SECONDS.at([0]).record(started.elapsed().as_secs_f64());
+        self.read_on(now).await;
+    }
+
+    fn parse(&mut self, entries: Vec<(Topic, Entry)>) -> Vec<Incoming> {
+        let mut incoming = Vec::with_capacity(entries.len());
+        for (topic, entry) in entries {
+            self.newest_log_time = self.newest_log_time.max(entry.appended_at);
+            let slot = self.progress.open(topic, entry.position);
+            match Record::decode(&entry.payload, self.parts.keyring.log()) {
+                Ok(record) => {
+                    let parsed = std::panic::catch_unwind(AssertUnwindSafe(|| decide::parse(&record))).unwrap_or(Err(Unfit::Panic));
+                    incoming.push(Incoming { slot, record: Tracked::new(record), parsed });
+                }
+                Err(error) => {
+                    // Not ours, or damaged beyond its checksum: nothing in it can be trusted, not even whose it is.
+                    tracing::error!(shard = self.id, position = entry.position.0, %error, "record left out");
+                    metrics::DEAD_LETTERS.at([0, 0]).increment(1);
+                    self.progress.release(slot);
+                }
+            }
+        }
+        incoming
+    }
+
+    fn decide(&mut self, desk: &mut Desk<'_>, incoming: &Incoming) -> Outcome {
+        let record = incoming.record.get();
+        let parsed = match &incoming.parsed {
+            Ok(parsed) => parsed,
+            Err(unfit) => return quarantine(desk, record, *unfit, &self.parts.keyring),
+        };
+        if let Some((_, Conversation { alias_of: Some(to), .. })) = desk.states.get(&record.conversation)
+            && !record.moved
+            && !matches!(parsed, Parsed::Command(command) if matches!(**command, messaging::record::Command::Link { .. }))
+        {
+            // Known under another handle: its own shard decides. (Same shard: `load_states` moved it already.)
+            desk.effects.records.push(record.moved_to(*to));
+            return Outcome::Moved;
+        }
+        let decided = std::panic::catch_unwind(AssertUnwindSafe(|| decide::record(desk, record, parsed)));
+        match decided {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(unfit)) => quarantine(desk, record, unfit, &self.parts.keyring),
+            Err(_) => {
+                metrics::PANICS.at([]).increment(1);
+                quarantine(desk, record, Unfit::Panic, &self.parts.keyring)
+            }
+        }
+    }
+
+    // ---- loading --------------------------------------------------------------------------------------------------
+
+    /// Loads the conversations of everything in the step. Gives the conversations that turn out to be aliases of ones known under
+    /// another handle.
+    async fn load_states(
+        &mut self,
+        directory: &Directory,
+        incoming: &mut [Incoming],
+        messages: &[FromLane],
+        timers: &[(LaterRow, Write)],
+        ready: &[([u8; 16], later::Entry)],
+    ) -> Vec<(ConversationId, ConversationId, Tenant, Record)> {
+        let mut wanted: Vec<(Tenant, ConversationId)> = Vec::new();
+        wanted.extend(incoming.iter().map(|one| (one.record.get().tenant, one.record.get().conversation)));
+        for message in messages {
+            let ticket = match message {
+                FromLane::Intent { ticket, .. } | FromLane::End { ticket, .. } => *ticket,
+            };
+            if let Some(key) = self.flows.of(ticket) {
+                wanted.extend(self.flows.tasks(key).next().map(|task| (task.tenant, task.conversation)));
+            }
+        }
+        for row in timers.iter().map(|(row, _)| row).chain(ready.iter().map(|(_, entry)| &entry.row)) {
+            wanted.extend(directory.tenant_of_row(row.tenant).map(|tenant| (tenant, row.conversation)));
+        }
+        self.fetch_states(directory, wanted).await;
+
+        // Aliases within this shard are followed at once.
+        let mut targets = Vec::new();
+        for one in incoming.iter_mut() {
+            let record = one.record.get();
+            let Some((_, Conversation { alias_of: Some(to), .. })) = self.states.get(&record.conversation) else { continue };
+            let is_link =
+                matches!(&one.parsed, Ok(Parsed::Command(command)) if matches!(**command, messaging::record::Command::Link { .. }));
+            if record.moved || is_link || partition_of(*to, self.parts.log.partitions()) != self.id {
+                continue;
+            }
+            targets.push((record.tenant, *to));
+            let moved = record.moved_to(*to);
+            std::mem::replace(&mut one.record, Tracked::new(moved)).abandon();
+        }
+        self.fetch_states(directory, targets).await;
+
+        // A person seen for the first time under this handle may be known under another one that the piece names.
+        let mut questions: Vec<(usize, Key)> = Vec::new();
+        for (at, one) in incoming.iter().enumerate() {
+            let (record, Ok(parsed)) = (one.record.get(), &one.parsed) else { continue };
+            if record.moved || self.states.contains_key(&record.conversation) {
+                continue;
+            }
+            for other in decide::strangers(record, parsed, None, self.parts.keyring.ids()) {
+                questions.push((at, Key::Conversation(record.tenant.id(), other)));
+            }
+        }
+        if questions.is_empty() {
+            return Vec::new();
+        }
+        let answers = self.read(questions.iter().map(|(_, key)| *key).collect()).await;
+        let mut aliases = Vec::new();
+        for ((at, key), answer) in questions.into_iter().zip(answers) {
+            let record = incoming[at].record.get();
+            let (Key::Conversation(tenant, other), Some(bytes)) = (key, answer) else { continue };
+            let Some(tenant_key) = directory.tenant_key(record.tenant) else { continue };
+            let Ok(found) = Conversation::open(tenant, other, tenant_key, &bytes) else { continue };
+            if found.alias_of.is_none() {
+                aliases.push((record.conversation, other, record.tenant, record.clone()));
+            }
+        }
+        aliases
+    }
+
+    async fn fetch_states(&mut self, directory: &Directory, wanted: Vec<(Tenant, ConversationId)>) {
+        let mut seen = HashSet::<ConversationId, RandomState>::default();
+        let missing: Vec<_> = wanted.into_iter().filter(|(_, id)| !self.states.contains_key(id) && seen.insert(*id)).collect();
+        metrics::CACHE_REQUESTS.at([0, 1]).increment(missing.len() as u64);
+        if missing.is_empty() {
+            return;
+        }
+        let keys = missing.iter().map(|(tenant, id)| Key::Conversation(tenant.id(), *id)).collect();
+        for ((tenant, id), bytes) in missing.into_iter().zip(self.read(keys).await) {
+            let (Some(bytes), Some(key)) = (bytes, directory.tenant_key(tenant)) else { continue };
+            match Conversation::open(tenant.id(), id, key, &bytes) {
+                Ok(conversation) => {
+                    self.states.insert(id, (tenant, conversation));
+                }
+                Err(error) => tracing::error!(shard = self.id, conversation = %id, %error, "conversation left out"),
+            }
+        }
+    }
+
+    /// Loads the rows that the decisions look at: pointers first, then what they point to, then what those refer to.
+    async fn load_rows(
+        &mut self,
+        directory: &Directory,
+        incoming: &[Incoming],
+        messages: &[FromLane],
+        timers: &[(LaterRow, Write)],
+        ready: &[([u8; 16], later::Entry)],
+    ) -> Map<Key, Option<Vec<u8>>> {
+        let mut rows = Map::default();
+        let mut keys: Vec<Key> = Vec::new();
+        for one in incoming {
+            let (record, Ok(parsed)) = (one.record.get(), &one.parsed) else { continue };
+            let newest = self.states.get(&record.conversation).map(|(_, state)| state.newest_platform_at);
+            keys.extend(decide::pointers(record, parsed, newest, self.parts.keyring.ids()));
+        }
+        for message in messages {
+            let (ticket, parks) = match message {
+                FromLane::Intent { ticket, .. } => (*ticket, false),
+                FromLane::End { end: TaskEnd::Delivered, .. } => continue,
+                FromLane::End { ticket, .. } => (*ticket, true),
+            };
+            let Some(key) = self.flows.of(ticket) else { continue };
+            for task in self.flows.tasks(key).take(if parks { usize::MAX } else { 1 }) {
+                if let Work::Send(sending) = &task.work {
+                    keys.push(Key::Pointer(task.tenant.id(), sending.command.message.0));
+                }
+            }
+        }
+        for row in timers.iter().map(|(row, _)| row).chain(ready.iter().map(|(_, entry)| &entry.row)) {
+            match &row.what {
+                LaterWork::Deliver { feed, .. } => keys.push(Key::Event(row.tenant, *feed)),
+                LaterWork::Send(id, _) | LaterWork::Scheduled(id, _) => keys.push(Key::Pointer(row.tenant, id.0)),
+                LaterWork::Window => {}
+            }
+        }
+        self.fetch_rows(keys, &mut rows).await;
+        self.follow(directory, &mut rows).await;
+        rows
+    }
+
+    /// Reads what the loaded rows lead to, in at most three rounds: event -> message pointer -> message -> messages it refers to.
+    async fn follow(&mut self, directory: &Directory, rows: &mut Map<Key, Option<Vec<u8>>>) {
+        for _ in 0..3 {
+            let mut next = Vec::new();
+            for (key, value) in rows.iter() {
+                let Some(value) = value else { continue };
+                match key {
+                    Key::Pointer(tenant, _) | Key::PlatformId(tenant, _, _) => {
+                        if let Ok(Pointer { message: Some((conversation, at, id)), .. }) = Pointer::decode(value) {
+                            next.push(Key::Message(*tenant, conversation, at, id));
+                        }
+                    }
+                    Key::Event(tenant, _) => {
+                        if let Ok(EventRow { data: EventData::Message, event, .. }) = EventRow::decode(value)
+                            && let Some(id) = event.message
+                        {
+                            next.push(Key::Pointer(*tenant, id.0));
+                        }
+                    }
+                    Key::Message(tenant, conversation, _, id) => {
+                        next.extend(self.referred(directory, *tenant, *conversation, *id, value));
+                    }
+                    Key::Conversation(..) | Key::Later(..) | Key::Intent(..) | Key::Progress(_) | Key::Quarantine(..) => {}
+                }
+            }
+            next.retain(|key| !rows.contains_key(key));
+            if next.is_empty() {
+                return;
+            }
+            self.fetch_rows(next, rows).await;
+        }
+    }
+
+    /// Pointers to the messages that a waiting send answers or reacts to.
+    fn referred(
+        &self,
+        directory: &Directory,
+        tenant: messaging::ids::TenantId,
+        conversation: ConversationId,
+        id: MessageId,
+        value: &[u8],
+    ) -> Vec<Key> {
+        let (Some(tenant), Some((_, state))) = (directory.tenant_of_row(tenant), self.states.get(&conversation)) else {
+            return Vec::new();
+        };
+        let Some(key) = directory.tenant_key(tenant) else { return Vec::new() };
+        ends::command_of_row(tenant, id, value, key, state)
+            .map(|command| decide::outbound::referred_pointers(tenant, &command))
+            .unwrap_or_default()
+    }
+
+    async fn fetch_rows(&mut self, keys: Vec<Key>, rows: &mut Map<Key, Option<Vec<u8>>>) {
+        let mut seen = HashSet::<Key, RandomState>::default();
+        let keys: Vec<Key> = keys.into_iter().filter(|key| !rows.contains_key(key) && seen.insert(*key)).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let values = self.read(keys.clone()).await;
+        rows.extend(keys.into_iter().zip(values));
+    }
+
+    /// Reads, however long the store is away: a step cannot be decided without.
+    async fn read(&self, keys: Vec<Key>) -> Vec<Option<Vec<u8>>> {
+        let mut wait = STORE_RETRY.0;
+        loop {
+            match self.parts.store.read(keys.clone()).await {
+                Ok(values) => return values,
+                Err(error) => {
+                    tracing::warn!(shard = self.id, %error, "store read failed, trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(STORE_RETRY.1);
+                }
+            }
+        }
+    }
+
+    async fn scan(&self, scan: Scan, limit: usize) -> Vec<messaging::store::Found> {
+        let mut wait = STORE_RETRY.0;
+        loop {
+            match self.parts.store.scan(scan, limit).await {
+                Ok(found) => return found,
+                Err(error) => {
+                    tracing::warn!(shard = self.id, %error, "store scan failed, trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(STORE_RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// Writes, however long the store is away: nothing is let go before.
+    async fn apply(&self, writes: Vec<Write>, durability: Durability) {
+        if writes.is_empty() {
+            return;
+        }
+        let mut wait = STORE_RETRY.0;
+        let mut writes = writes;
+        loop {
+            // The copy is made only where a failure can be waited out; the embedded store fails only for good.
+            let batch = writes.clone();
+            match self.parts.store.apply(batch, durability).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(shard = self.id, %error, "store write failed, trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(STORE_RETRY.1);
+                    writes.shrink_to_fit();
+                }
+            }
+        }
+    }
+
+    // ---- tasks ----------------------------------------------------------------------------------------------------
+
+    fn take_ready(&mut self, now: Timestamp) -> Vec<([u8; 16], later::Entry)> {
+        let mut ready = Vec::new();
+        for destination in self.later.waiting(now) {
+            let flows = &self.flows;
+            let busy = |conversation| {
+                let endpoint = Destination::Endpoint(messaging::ids::EndpointId(destination));
+                let account = Destination::Account(messaging::ids::AccountId(destination));
+                flows.is_busy((endpoint, conversation)) || flows.is_busy((account, conversation))
+            };
+            for entry in self.later.take_ready(destination, now, LATER_IN_FLIGHT_MAX, busy) {
+                ready.push((destination, entry));
+            }
+        }
+        ready
+    }
+
+    fn intent(&mut self, desk: &mut Desk<'_>, ticket: u64) -> Option<Content> {
+        let key = self.flows.of(ticket)?;
+        let pending = self.flows.head(key)?;
+        pending.task.attempts += 1;
+        decide::outbound::intent(desk, &pending.task).ok().flatten()
+    }
+
+    fn place_tasks(&mut self, desk: &mut Desk<'_>, tasks: Vec<Task>, owners: Vec<Option<Slot>>, offers: &mut Vec<FlowKey>, now: Timestamp) {
+        let mut places: Map<u64, Place> = Map::default();
+        for (task, owner) in tasks.into_iter().zip(owners) {
+            let destination = task.destination();
+            let key = (destination, task.conversation);
+            let (slot, place) = match &task.work {
+                Work::Send(_) => {
+                    if let Some(slot) = owner {
+                        self.progress.hold(slot);
+                    }
+                    (owner, None)
+                }
+                Work::Deliver(delivery) => {
+                    let order = delivery.feed.order;
+                    let place = match places.get(&order) {
+                        Some(place) => {
+                            self.feed_open.hold(*place);
+                            *place
+                        }
+                        None => {
+                            let place = self.feed_open.open(order);
+                            places.insert(order, place);
+                            place
+                        }
+                    };
+                    (None, Some(place))
+                }
+            };
+            let pending = Pending { task, slot, place, order: None };
+            let waits = self.later.blocks(destination.bytes(), key.1) || self.later.held(destination.bytes(), now);
+            if waits || !self.flows.has_room(key) {
+                self.park(desk, pending, Timestamp::ZERO, now);
+            } else if self.flows.push(pending) {
+                offers.push(key);
+            }
+        }
+    }
+
+    /// Puts a task into `later` and lets go of what waits for it (after this step's rows are written).
+    pub(crate) fn park(&mut self, desk: &mut Desk<'_>, pending: Pending, due: Timestamp, now: Timestamp) {
+        let destination = pending.task.destination().bytes();
+        if let Some(order) = pending.order {
+            if let Some(write) = self.later.again(destination, order, due, pending.task.attempts, now) {
+                desk.write(write);
+            }
+            return;
+        }
+        let row = ends::later_row(&pending.task, due, now);
+        if let Work::Send(sending) = &pending.task.work
+            && decide::outbound::park(desk, pending.task.tenant, sending.command.message).is_err()
+        {
+            tracing::error!(shard = self.id, message = %sending.command.message, "message row does not open");
+        }
+        let write = self.later.push(destination, row, now);
+        desk.write(write);
+        self.let_go(&pending);
+    }
+
+    /// Releases what waited for a task.
+    pub(crate) fn let_go(&mut self, pending: &Pending) {
+        if let Some(slot) = pending.slot {
+            self.progress.release(slot);
+        }
+        if let Some(place) = pending.place {
+            self.feed_open.release(place);
+        }
+    }
+
+    /// Offers heads of flows to their lanes; what does not fit is parked.
+    async fn offer_all(&mut self, offers: Vec<FlowKey>, now: Timestamp) {
+        let mut full = Vec::new();
+        for key in offers {
+            if !self.offer(key) {
+                full.push(key);
+            }
+        }
+        if !full.is_empty() {
+            self.park_flows(full, now).await;
+        }
+    }
+
+    /// Offers the head of a flow. Says whether its lane took it.
+    pub(crate) fn offer(&mut self, key: FlowKey) -> bool {
+        let Some((ticket, task)) = self.flows.issue(key) else { return true };
+        let job = Job { task, ticket, owner: self.to_me.clone(), lease: self.lease_clock.clone() };
+        if self.parts.lanes.offer(job).is_ok() {
+            return true;
+        }
+        self.flows.redeem(ticket);
+        false
+    }
+
+    /// Parks whole flows whose lane is full.
+    async fn park_flows(&mut self, keys: Vec<FlowKey>, now: Timestamp) {
+        let directory = self.parts.keeper.shared().load_full();
+        let mut rows = Map::default();
+        let mut wanted = Vec::new();
+        for key in &keys {
+            for task in self.flows.tasks(*key) {
+                if let Work::Send(sending) = &task.work {
+                    wanted.push(Key::Pointer(task.tenant.id(), sending.command.message.0));
+                }
+            }
+        }
+        self.fetch_rows(wanted, &mut rows).await;
+        self.follow(&directory, &mut rows).await;
+        let channels = self.parts.channels.clone();
+        let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
+        let world =
+            World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: self.parts.keyring.ids(), channels: &channels };
+        let mut no_key = || unreachable!("no conversation begins here");
+        let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
+        for (key, value) in rows {
+            desk.lay(key, value);
+        }
+        // Their lane has no room now: a short while later it may.
+        let due = now.plus(Duration::from_millis(100));
+        for key in keys {
+            for pending in self.flows.take(key) {
+                self.park(&mut desk, pending, due, now);
+            }
+        }
+        let (writes, _) = desk.finish();
+        self.states = states;
+        self.apply(writes, Durability::Buffered).await;
+    }
+
+    fn cancel(&mut self, desk: &mut Desk<'_>, now: Timestamp) {
+        for (account, message) in std::mem::take(&mut desk.effects.cancelled) {
+            if let Some(order) = self.later.find_send(account.0, message) {
+                let write = self.later.done(account.0, order, now);
+                desk.write(write);
+            }
+            // In memory: its turn comes, the intent says no.
+        }
+    }
+
+    /// Records for other shards, and accounts that the platform refused.
+    async fn hand_on(&mut self, effects: Effects) {
+        let partitions = self.parts.log.partitions();
+        let mut records: Vec<_> =
+            effects.records.iter().map(|record| record.to_new(topic_of(record), partitions, self.parts.keyring.log())).collect();
+        let mut wait = STORE_RETRY.0;
+        while !records.is_empty() {
+            let results = self.parts.log.append(records.clone()).await;
+            let failed = results.iter().map(Result::is_err);
+            records = records.into_iter().zip(failed).filter_map(|(record, failed)| failed.then_some(record)).collect();
+            if !records.is_empty() {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(STORE_RETRY.1);
+            }
+        }
+        for (tenant, account, reason, detail) in effects.accounts {
+            tokio::spawn(ends::stop_account(self.parts.keeper.clone(), tenant, account, reason, detail));
+        }
+    }
+
+    fn note_progress(&mut self) {
+        let mut commit = Commit::default();
+        for topic in Topic::ALL {
+            commit.positions[topic.index()] = self.progress.take_finished(*topic);
+        }
+        commit.settled = self.feed_open.take_finished();
+        if self.feed_open.is_empty() {
+            commit.settled = Some(self.feed);
+        }
+        self.parts.commits.note(self.id, |kept| {
+            for (kept, new) in kept.positions.iter_mut().zip(commit.positions) {
+                *kept = new.or(*kept);
+            }
+            kept.settled = commit.settled.or(kept.settled);
+        });
+    }
+
+    fn evict(&mut self) {
+        if self.states.len() <= STATES_MAX {
+            return;
+        }
+        let excess: Vec<ConversationId> = self.states.keys().take(self.states.len() - STATES_MAX * 3 / 4).copied().collect();
+        for id in excess {
+            self.states.remove(&id);
+        }
+    }
+
+    /// Reads on where a queue's index has room.
+    async fn read_on(&mut self, now: Timestamp) {
+        if let Some(from) = self.later.timers_to_read() {
+            let found = self.scan(Scan::Later(self.id, Queue::Timers, from), PAGE).await;
+            let more = found.len() == PAGE;
+            self.later.timers_read(rows_of(found), more);
+        }
+        for destination in self.later.waiting(now) {
+            if let Some(from) = self.later.to_read(destination) {
+                let found = self.scan(Scan::Later(self.id, Queue::Destination(destination), from), PAGE / 2).await;
+                let more = found.len() == PAGE / 2;
+                self.later.read_on(destination, rows_of(found), more);
+            }
+        }
+    }
+
+    // ---- beginning ------------------------------------------------------------------------------------------------
+
+    /// Takes up what the former owner left: `later`, intents whose fate is unknown, and unsettled events of the feed.
+    async fn recover(&mut self) {
+        for (key, bytes) in self.scan(Scan::AllLater(self.id), usize::MAX).await {
+            if let (Key::Later(_, queue, order), Some(row)) = (key, later::decode(&bytes)) {
+                self.later.load(queue, order, row);
+            }
+        }
+        let now = self.parts.clock.now();
+        self.recover_intents(now).await;
+        self.recover_feed(now).await;
+        self.note_progress();
+    }
+
+    async fn recover_intents(&mut self, now: Timestamp) {
+        let directory = self.parts.keeper.shared().load_full();
+        let found = self.scan(Scan::Intents(self.id), usize::MAX).await;
+        let mut intents = Vec::new();
+        let (mut wanted, mut conversations) = (Vec::new(), Vec::new());
+        for (key, bytes) in found {
+            let Key::Intent(_, tenant, message) = key else { continue };
+            let Ok(row) = postcard::from_bytes::<crate::plan::IntentRow>(&bytes) else { continue };
+            let Some(tenant) = directory.tenant_of_row(tenant) else { continue };
+            wanted.push(Key::Pointer(tenant.id(), message.0));
+            conversations.push((tenant, row.conversation));
+            intents.push((tenant, message));
+        }
+        if intents.is_empty() {
+            return;
+        }
+        tracing::warn!(shard = self.id, count = intents.len(), "sends of unknown fate left by the former owner");
+        self.fetch_states(&directory, conversations).await;
+        let mut rows = Map::default();
+        self.fetch_rows(wanted, &mut rows).await;
+        self.follow(&directory, &mut rows).await;
+        let channels = self.parts.channels.clone();
+        let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
+        let world =
+            World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: self.parts.keyring.ids(), channels: &channels };
+        let mut no_key = || unreachable!("no conversation begins here");
+        let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
+        for (key, value) in rows {
+            desk.lay(key, value);
+        }
+        for (tenant, message) in intents {
+            if decide::outbound::interrupted(&mut desk, tenant, message).is_err() {
+                tracing::error!(shard = self.id, %message, "interrupted send does not open");
+            }
+        }
+        // Their events stand in the feed behind `settled`: `recover_feed` takes them up with the rest.
+        desk.effects.tasks.clear();
+        let (writes, _) = desk.finish();
+        self.states = states;
+        self.feed = feed;
+        self.apply(writes, Durability::Synced).await;
+    }
+
+    async fn recover_feed(&mut self, now: Timestamp) {
+        let directory = self.parts.keeper.shared().load_full();
+        let stored = self.read(vec![Key::Progress(self.id)]).await.pop().flatten();
+        let settled = stored.and_then(|bytes| postcard::from_bytes::<FeedProgress>(&bytes).ok()).unwrap_or_default().settled;
+        let mut found: Vec<(Tenant, EventRow, FeedPosition)> = Vec::new();
+        for row in directory.tenants() {
+            let Some(tenant) = directory.tenant_of_row(row.id) else { continue };
+            let mut after = FeedPosition { shard: self.id, order: settled };
+            loop {
+                let page = self.scan(Scan::Events(tenant.id(), after), PAGE).await;
+                let full = page.len() == PAGE;
+                for (key, bytes) in page {
+                    let Key::Event(_, place) = key else { continue };
+                    after = place;
+                    if let Ok(row) = EventRow::decode(&bytes) {
+                        found.push((tenant, row, place));
+                    }
+                }
+                if !full {
+                    break;
+                }
+            }
+        }
+        found.sort_by_key(|(_, _, place)| place.order);
+        let parked: HashSet<(FeedPosition, [u8; 16]), RandomState> = self.later.deliveries().collect();
+        let mut offers = Vec::new();
+        for chunk in found.chunks(PAGE) {
+            let tasks = self.rebuild_deliveries(&directory, chunk, &parked).await;
+            let channels = self.parts.channels.clone();
+            let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
+            let world = World {
+                now,
+                shard: self.id,
+                epoch: self.lease.epoch,
+                directory: &directory,
+                ids: self.parts.keyring.ids(),
+                channels: &channels,
+            };
+            let mut no_key = || unreachable!("no conversation begins here");
+            let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
+            let owners = vec![None; tasks.len()];
+            self.place_tasks(&mut desk, tasks, owners, &mut offers, now);
+            let (writes, _) = desk.finish();
+            self.states = states;
+            self.apply(writes, Durability::Buffered).await;
+        }
+        self.offer_all(offers, now).await;
+    }
+
+    async fn rebuild_deliveries(
+        &mut self,
+        directory: &Directory,
+        found: &[(Tenant, EventRow, FeedPosition)],
+        parked: &HashSet<(FeedPosition, [u8; 16]), RandomState>,
+    ) -> Vec<Task> {
+        let mut conversations = Vec::new();
+        let mut keys = Vec::new();
+        for (tenant, row, _) in found {
+            conversations.extend(row.event.conversation.map(|id| (*tenant, id)));
+            if let (EventData::Message, Some(id)) = (&row.data, row.event.message) {
+                keys.push(Key::Pointer(tenant.id(), id.0));
+            }
+        }
+        self.fetch_states(directory, conversations).await;
+        let mut rows = Map::default();
+        self.fetch_rows(keys, &mut rows).await;
+        self.follow(directory, &mut rows).await;
+        let mut tasks = Vec::new();
+        for (tenant, row, feed) in found {
+            let Some(data) = ends::data_of(&self.states, &rows, *tenant, row) else { continue };
+            let body = row.event.render(&data);
+            let account = self.parts.keyring.ids().conversation(tenant.id(), row.event.account, "account:");
+            for (endpoint, sequence) in &row.sequences {
+                if parked.contains(&(*feed, endpoint.0)) {
+                    continue;
+                }
+                let delivery = Delivery {
+                    id: self.parts.keyring.ids().delivery(row.event.id, *endpoint),
+                    event: row.event.clone(),
+                    feed: *feed,
+                    body: body.clone(),
+                    endpoint: *endpoint,
+                    sequence: *sequence,
+                    gap: 0,
+                };
+                tasks.push(Task {
+                    tenant: *tenant,
+                    conversation: row.event.conversation.unwrap_or(account),
+                    accepted_at: row.event.at,
+                    parked_at: Timestamp::ZERO,
+                    // It may have been tried: the number rises with every owner.
+                    attempts: u32::try_from(self.lease.epoch.saturating_sub(1)).unwrap_or(u32::MAX),
+                    work: Work::Deliver(Box::new(delivery)),
+                });
+            }
+        }
+        tasks
+    }
+}
+
+fn rows_of(found: Vec<messaging::store::Found>) -> Vec<(u64, LaterRow)> {
+    let row = |(key, bytes): messaging::store::Found| match key {
+        Key::Later(_, _, order) => later::decode(&bytes).map(|row| (order, row)),
+        _ => None,
+    };
+    found.into_iter().filter_map(row).collect()
+}
+
+fn topic_of(record: &Record) -> Topic {
+    use messaging::record::RecordKind;
+    match record.kind {
+        RecordKind::Inbound | RecordKind::Unparsable => Topic::Inbound,
+        RecordKind::Command => Topic::Outbound,
+    }
+}
+
+/// Parks a record that cannot be decided, with its sealed bytes and the reason.
+fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyring) -> Outcome {
+    let id = QuarantineId(keyring.ids().content(record.tenant.id(), record.account, &record.body));
+    let row = Quarantined {
+        account: record.account,
+        channel: record.channel,
+        reason: unfit.name().to_owned(),
+        at: record.accepted_at,
+        record: record.encode(keyring.log()).to_vec(),
+    };
+    desk.begin(record.accepted_at);
+    desk.put(Key::Quarantine(record.tenant.id(), id), postcard::to_stdvec(&row).expect("our own types serialise"));
+    metrics::DEAD_LETTERS.at([0, unfit as usize]).increment(1);
+    Outcome::Quarantined
+}
+
+/// The verdict for a send whose try panicked.
+pub(crate) fn panicked() -> Verdict {
+    Verdict::Unknown { reason: messaging::outcome::Reason::Interrupted, detail: "the try panicked".into() }
+}
