@@ -115,7 +115,8 @@ async fn a_certificate_that_does_not_is_refused_before_the_write() {
 
 #[tokio::test]
 async fn a_peer_without_tls_is_refused_before_the_write() {
-    let handlers: [(&str, fn(&mut Served)); 3] = [
+    type Handle = fn(&mut Served);
+    let handlers: [(&str, Handle); 3] = [
         ("speaks HTTP", |served| served.write("HTTP/1.1 400 Bad Request\r\n\r\n")),
         ("closes", |_| {}),
         ("says nothing", Served::until_closed),
