@@ -1,0 +1,190 @@
+//! The process and its HTTP edge.
+
+use crate::outcome::named_enum;
+
+named_enum! {
+/// How this process was started.
+RunMode {
+    /// `trunkline dev`.
+    Dev = "dev",
+    /// `trunkline serve`.
+    Serve = "serve",
+}
+}
+
+named_enum! {
+/// A part that readiness asks.
+Component {
+    /// The log takes appends.
+    Log = "log",
+    /// The store answers.
+    Store = "store",
+    /// A snapshot of the directory is loaded and fresh.
+    Directory = "directory",
+    /// The installation's keys are loaded.
+    Keys = "keys",
+    /// The public listener is bound.
+    Gateway = "gateway",
+    /// Shards are claimed and their leases held.
+    Router = "router",
+}
+}
+
+named_enum! {
+/// A log line's level.
+LogLevel {
+    /// A person must act.
+    Error = "error",
+    /// Degraded, heals itself.
+    Warn = "warn",
+    /// Life cycle.
+    Info = "info",
+    /// Per message, sampled. Counts `trace` too.
+    Debug = "debug",
+}
+}
+
+named_enum! {
+/// An async runtime of this process.
+Runtime {
+    /// The one that serves and routes.
+    Main = "main",
+}
+}
+
+named_enum! {
+/// A listening address.
+Listener {
+    /// Platforms and merchants.
+    Public = "public",
+    /// Health, metrics, admin: loopback by default.
+    Admin = "admin",
+}
+}
+
+named_enum! {
+/// A matched route template. Routes of one resource share a template, so that the set stays small.
+Route {
+    /// Webhooks of platforms.
+    Hooks = "/hooks/{channel}/{account}",
+    /// Sends and the message list.
+    Messages = "/v1/messages",
+    /// Batches of sends.
+    MessagesBatch = "/v1/messages/batch",
+    /// One message, its trace, its cancellation.
+    Message = "/v1/messages/{id}",
+    /// One conversation and its receipts.
+    Conversation = "/v1/conversations/{id}",
+    /// Whether free text is allowed.
+    Windows = "/v1/windows",
+    /// The event feed and event types.
+    Events = "/v1/events",
+    /// Deliveries, attempts, replays, jobs.
+    Deliveries = "/v1/deliveries",
+    /// Tenants, accounts, endpoints, keys, contacts and other configuration.
+    Config = "/v1/{resource}",
+    /// Descriptions and problem pages.
+    Docs = "/docs",
+    /// Liveness and readiness.
+    Health = "/readyz",
+    /// This exposition.
+    Metrics = "/metrics",
+    /// Admin calls.
+    Admin = "/admin/{action}",
+    /// No route matched.
+    Unmatched = "unmatched",
+}
+}
+
+named_enum! {
+/// The class of a status code.
+CodeClass {
+    /// Success, and the few redirections and not-modifieds.
+    Success = "2xx",
+    /// The caller's fault.
+    Client = "4xx",
+    /// Ours.
+    Server = "5xx",
+}
+}
+
+impl CodeClass {
+    /// The class of a status code.
+    pub const fn of(status: u16) -> Self {
+        match status {
+            0..=399 => Self::Success,
+            400..=499 => Self::Client,
+            500.. => Self::Server,
+        }
+    }
+}
+
+named_enum! {
+/// Why a request was refused to protect the process.
+ShedReason {
+    /// Too many connections.
+    Connections = "connections",
+    /// Too many requests in flight.
+    InFlight = "in_flight",
+    /// The log's queue or disk budget is full.
+    LogFull = "log_full",
+    /// The head did not come in time.
+    HeaderTimeout = "header_timeout",
+    /// The body did not come in time.
+    BodyTimeout = "body_timeout",
+    /// The process is draining.
+    Draining = "draining",
+}
+}
+
+named_enum! {
+/// What became of an event that was offered.
+IngressOutcome {
+    /// Durable on the log.
+    Accepted = "accepted",
+    /// Known already.
+    Duplicate = "duplicate",
+    /// Not taken.
+    Refused = "refused",
+}
+}
+
+named_enum! {
+/// Why an ingress request was refused.
+IngressRejection {
+    /// The platform's signature or token is wrong or missing.
+    BadSignature = "bad_signature",
+    /// Not what the channel or the API expects.
+    Malformed = "malformed",
+    /// No such account.
+    UnknownAccount = "unknown_account",
+    /// Over the body limit.
+    TooLarge = "too_large",
+    /// No valid API key.
+    Unauthenticated = "unauthenticated",
+    /// Over a budget.
+    RateLimited = "rate_limited",
+    /// The log does not take records.
+    LogUnavailable = "log_unavailable",
+    /// The process is draining.
+    Draining = "draining",
+    /// The request did not come in time.
+    Timeout = "timeout",
+}
+}
+
+named_enum! {
+/// What an idempotency key met.
+IdempotencyOutcome {
+    /// First seen.
+    New = "new",
+    /// The stored answer was given again.
+    Replayed = "replayed",
+    /// The first request still runs.
+    InProgress = "in_progress",
+    /// Same key, other body.
+    Mismatch = "mismatch",
+    /// Seen so long ago that it counts as new.
+    Expired = "expired",
+}
+}
