@@ -9,10 +9,9 @@ use messaging::ids::EndpointId;
 use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
 use messaging::metrics;
 
-use crate::egress::{CallErrorKind, CallError};
+use crate::egress::{CallError, ErrorKind, Sent};
 use crate::lane::Lane;
 use crate::plan::{Delivery, TailLine, Task, TaskEnd, Work};
-use crate::sign;
 
 /// How long a paused endpoint's deliveries wait before it is looked at again.
 const PAUSED_LOOK: Duration = Duration::from_secs(5);
@@ -51,8 +50,11 @@ pub async fn attempt(lane: &Lane, task: &Task) -> TaskEnd {
         metrics::WEBHOOK_FIRST_ATTEMPT_DELAY_SECONDS.at([]).record(started.since(task.accepted_at).as_secs_f64());
     }
     let request = request(lane, &endpoint, delivery, task);
-    let client = lane.client(&endpoint.row.url);
-    let answer = client.send(request, timeout, settings.max_response).await;
+    let answer = lane.call(request, timeout, settings.max_response).await;
+    if let Ok(sent) = &answer {
+        metrics::WEBHOOK_CONNECTIONS.at([usize::from(sent.reused)]).increment(1);
+        metrics::WEBHOOK_RESPONSE_SIZE_BYTES.at([]).record(sent.response.body.len() as f64);
+    }
     let took = lane.parts.clock.now().since(started);
     let (outcome, end) = judge(answer);
     metrics::WEBHOOK_ATTEMPTS.at([outcome]).increment(1);
@@ -98,11 +100,7 @@ fn note(lane: &Lane, task: &Task, end: TaskEnd) -> TaskEnd {
             let disable = now.since(since) >= lane.parts.webhooks.disable_after;
             TaskEnd::DeliveryFailed { after, disable }
         }
-        TaskEnd::EndpointGone
-        | TaskEnd::Judged(_)
-        | TaskEnd::Deferred { .. }
-        | TaskEnd::Withdrawn
-        | TaskEnd::Panicked => end,
+        TaskEnd::EndpointGone | TaskEnd::Judged(_) | TaskEnd::Deferred { .. } | TaskEnd::Withdrawn | TaskEnd::Panicked => end,
     }
 }
 
@@ -117,7 +115,10 @@ fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task) -
     headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
     headers.push((USER_AGENT, lane.parts.webhooks.user_agent.clone()));
     let id = delivery.event.id.to_string();
-    headers.extend(sign::headers(&endpoint.secret, &id, now.as_secs(), &delivery.body));
+    match lane.signer(endpoint, now).and_then(|signer| signer.headers(&id, now.as_secs(), &delivery.body)) {
+        Ok(signature) => headers.extend(signature),
+        Err(error) => tracing::error!(endpoint = %endpoint.row.id, %error, "delivery not signed"),
+    }
     headers.push((HeaderName::from_static("trunkline-attempt"), HeaderValue::from(task.attempts + 1)));
     headers.push((HeaderName::from_static("trunkline-sequence"), HeaderValue::from(delivery.sequence)));
     let conversation = HeaderValue::try_from(task.conversation.to_string()).expect("ids are ASCII");
@@ -128,11 +129,11 @@ fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task) -
     HttpRequest { method: http::Method::POST, url: endpoint.row.url.clone(), headers, body: delivery.body.clone() }
 }
 
-fn judge(answer: Result<messaging::exchange::HttpResponse, CallError>) -> (usize, TaskEnd) {
+fn judge(answer: Result<Sent, CallError>) -> (usize, TaskEnd) {
     use metrics::AttemptOutcome as O;
     let failed = |after| TaskEnd::DeliveryFailed { after, disable: false };
     let (outcome, end) = match answer {
-        Ok(response) => match response.status {
+        Ok(Sent { response, .. }) => match response.status {
             200..=299 => (O::Success, TaskEnd::Delivered),
             410 => (O::Gone, TaskEnd::EndpointGone),
             429 => (O::RateLimited, failed(response.retry_after)),
@@ -141,11 +142,11 @@ fn judge(answer: Result<messaging::exchange::HttpResponse, CallError>) -> (usize
         },
         Err(error) => {
             let outcome = match error.kind {
-                CallErrorKind::Blocked => O::AddressBlocked,
-                CallErrorKind::Resolve | CallErrorKind::Connect => O::Connect,
-                CallErrorKind::Tls => O::Tls,
-                CallErrorKind::Timeout => O::Timeout,
-                CallErrorKind::Reset | CallErrorKind::BadResponse => O::Connect,
+                ErrorKind::Blocked | ErrorKind::BadRequest => O::AddressBlocked,
+                ErrorKind::Resolve | ErrorKind::Connect => O::Connect,
+                ErrorKind::Tls => O::Tls,
+                ErrorKind::Timeout => O::Timeout,
+                ErrorKind::Reset | ErrorKind::BadResponse => O::Connect,
             };
             (outcome, failed(None))
         }

@@ -68,7 +68,7 @@ pub struct Desk<'a> {
     /// What is to be done.
     pub effects: Effects,
     feed: &'a mut u64,
-    fresh_key: &'a mut dyn FnMut() -> [u8; 32],
+    fresh_key: &'a mut (dyn FnMut() -> [u8; 32] + Send),
     /// The time that the rows of the present record carry.
     write_at: Timestamp,
 }
@@ -100,7 +100,7 @@ impl Unfit {
 
 impl<'a> Desk<'a> {
     /// A desk over loaded states.
-    pub fn new(world: World<'a>, states: &'a mut States, feed: &'a mut u64, fresh_key: &'a mut dyn FnMut() -> [u8; 32]) -> Self {
+    pub fn new(world: World<'a>, states: &'a mut States, feed: &'a mut u64, fresh_key: &'a mut (dyn FnMut() -> [u8; 32] + Send)) -> Self {
         Self {
             world,
             states,
@@ -473,12 +473,7 @@ pub enum Home {
     Event,
 }
 
-fn takes(
-    endpoint: &messaging::directory::Endpoint,
-    kind: EventType,
-    account: AccountId,
-    except: Option<EndpointId>,
-) -> bool {
+fn takes(endpoint: &messaging::directory::Endpoint, kind: EventType, account: AccountId, except: Option<EndpointId>) -> bool {
     use messaging::directory::EndpointState;
     let open = match endpoint.row.state {
         EndpointState::Active | EndpointState::Paused => true,

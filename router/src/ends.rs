@@ -84,7 +84,7 @@ impl Shard {
         let Some(pending) = self.flows.head(key) else { return };
         pending.task.attempts += 1;
         let attempts = pending.task.attempts;
-        let settings = &self.parts.options.webhooks;
+        let settings = self.parts.options.webhooks.clone();
         if disable && let Destination::Endpoint(endpoint) = key.0 {
             let reason = "failed without pause for longer than webhooks.disable_after";
             self.disable_endpoint(desk, key, endpoint, reason);
@@ -427,7 +427,14 @@ fn report(changed: Result<(), ChangeError<()>>, id: &str, what: &str) {
 }
 
 /// The account's news for subscribers when it was stopped.
-pub fn account_stopped(desk: &mut Desk<'_>, tenant: Tenant, conversation: ConversationId, account: AccountId, reason: Reason, detail: &str) {
+pub fn account_stopped(
+    desk: &mut Desk<'_>,
+    tenant: Tenant,
+    conversation: ConversationId,
+    account: AccountId,
+    reason: Reason,
+    detail: &str,
+) {
     let Some((_, state)) = desk.states.get(&conversation) else { return };
     let data = format!(
         r#"{{"channel":"{}","account":"{account}","change":{{"state":"stopped","reason":"{}","detail":{}}}}}"#,
@@ -460,4 +467,3 @@ pub fn account_stopped(desk: &mut Desk<'_>, tenant: Tenant, conversation: Conver
         tracing::error!(%account, "account news not told");
     }
 }
-

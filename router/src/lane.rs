@@ -12,14 +12,16 @@ use foldhash::fast::RandomState;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
 use messaging::content::Content;
-use messaging::directory::SharedDirectory;
+use messaging::directory::{Endpoint, SharedDirectory};
+use messaging::exchange::HttpRequest;
 use messaging::ids::IdHasher;
 use messaging::limit::Limit;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
-use crate::egress::{Client, Door};
+use crate::egress::{CallError, Client, Door, ErrorKind, Sent, Stage};
 use crate::plan::{Destination, Tail, Task, TaskEnd};
+use crate::sign::{SignError, Signer};
 use crate::{WebhookSettings, delivery, send};
 
 /// Tasks that wait in one lane.
@@ -28,6 +30,8 @@ const QUEUE_MAX: usize = 64;
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Platform calls under way for one account.
 const SENDS_MAX: usize = 128;
+/// How long the secret before the last rotation still signs beside the new one.
+const SECRET_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 /// A lane without work ends after this long.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -148,7 +152,8 @@ pub struct Lane {
     /// What all lanes share.
     pub parts: LaneParts,
     /// The destination's connections, made anew when its address changes.
-    client: Mutex<Option<(String, Arc<Client>)>>,
+    client: Mutex<Option<(String, Client)>>,
+    signer: Mutex<Option<((u64, bool), Arc<Signer>)>>,
     /// How the destination does.
     pub health: Mutex<Health>,
     slots: Arc<Semaphore>,
@@ -164,23 +169,50 @@ impl Lane {
             destination,
             parts,
             client: Mutex::new(None),
+            signer: Mutex::new(None),
             health: Mutex::new(Health::default()),
             slots: Arc::new(Semaphore::new(slots)),
         })
     }
 
+    /// One call over the destination's connections.
+    pub async fn call(&self, request: HttpRequest, timeout: Duration, answer_max: usize) -> Result<Sent, CallError> {
+        let client = self.client(&request.url)?;
+        client.send(request, timeout, answer_max).await
+    }
+
     /// The connections to an address (`scheme://host:port/…`).
-    pub fn client(&self, url: &str) -> Arc<Client> {
+    fn client(&self, url: &str) -> Result<Client, CallError> {
         let origin = origin(url);
         let mut kept = self.client.lock().expect("no holder of the client panics");
         if let Some((of, client)) = &*kept
             && of == origin
         {
-            return client.clone();
+            return Ok(client.clone());
         }
-        let client = Arc::new(self.parts.door.client(self.slots.available_permits().max(1)));
+        let client = self.parts.door.client(url).map_err(|error| CallError {
+            stage: Stage::BeforeWrite,
+            kind: ErrorKind::Blocked,
+            status: None,
+            detail: error.to_string(),
+        })?;
         *kept = Some((origin.to_owned(), client.clone()));
-        client
+        Ok(client)
+    }
+
+    /// The endpoint's signer, made anew when its secret changes or the old one runs out.
+    pub fn signer(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Arc<Signer>, SignError> {
+        let previous_valid = now.since(endpoint.secret.set_at) < SECRET_OVERLAP;
+        let key = (endpoint.row.revision, previous_valid);
+        let mut kept = self.signer.lock().expect("no holder of the signer panics");
+        if let Some((of, signer)) = &*kept
+            && *of == key
+        {
+            return Ok(signer.clone());
+        }
+        let signer = Arc::new(Signer::new(&endpoint.secret, previous_valid)?);
+        *kept = Some((key, signer.clone()));
+        Ok(signer)
     }
 
     async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>, lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>) {

@@ -98,9 +98,7 @@ impl Later {
 
     /// Whether something of this conversation, or the destination's unread tail, stands in the way.
     pub fn blocks(&self, destination: [u8; 16], conversation: ConversationId) -> bool {
-        self.queues
-            .get(&destination)
-            .is_some_and(|queue| queue.tail.is_some() || queue.conversations.contains_key(&conversation))
+        self.queues.get(&destination).is_some_and(|queue| queue.tail.is_some() || queue.conversations.contains_key(&conversation))
     }
 
     /// Puts a row at the end of a destination's queue.

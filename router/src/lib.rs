@@ -227,15 +227,18 @@ async fn commit(store: &Arc<dyn Store>, log: &Arc<dyn Log>, commits: &Commits, c
     metrics::LOG_COMMIT_DURATION_SECONDS.at([0]).record(started.elapsed().as_secs_f64());
 }
 
+/// Partitions that the lag gauges show.
+const PARTITIONS_SHOWN: usize = 32;
+
 /// Shows how far behind the shards are.
 async fn watch_lag(log: Arc<dyn Log>, clock: SharedClock) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = clock.now();
         for lag in log.lag() {
-            let Some(topic) = metrics::lag_topic(lag.topic) else { continue };
+            let topic = lag.topic.index();
             let partition = usize::from(lag.partition);
-            if partition >= metrics::PARTITIONS_SHOWN {
+            if partition >= PARTITIONS_SHOWN {
                 continue;
             }
             let age = lag.oldest_at.map_or(0.0, |at| now.since(at).as_secs_f64());

@@ -10,7 +10,7 @@ use messaging::outcome::{Reason, Throttled, Verdict};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::decide::outbound::outgoing;
-use crate::egress::{CallError, CallErrorKind, Stage};
+use crate::egress::{CallError, ErrorKind, Stage};
 use crate::lane::{FromLane, Lane, LeaseClock};
 use crate::plan::{Sending, TailLine, Task, TaskEnd, Work};
 
@@ -77,10 +77,10 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
         return TaskEnd::Withdrawn;
     }
     let started = lane.parts.clock.now();
-    let answer = lane.client(&request.url).send(request, settings.timeout, ANSWER_MAX).await;
+    let answer = lane.call(request, settings.timeout, ANSWER_MAX).await;
     let took = lane.parts.clock.now().since(started);
     let verdict = match answer {
-        Ok(response) => channel(account.channel).outcome(&outgoing, &response),
+        Ok(sent) => channel(account.channel).outcome(&outgoing, &sent.response),
         Err(error) => verdict_of(error),
     };
     let outcome = outcome_index(&verdict);
@@ -113,13 +113,14 @@ fn verdict_of(error: CallError) -> Verdict {
         Stage::BeforeWrite => Verdict::RetryLater { reason: Reason::Connect, hold: Throttled::Account, after: None, detail },
         Stage::AfterWrite => {
             let reason = match error.kind {
-                CallErrorKind::Timeout => Reason::Timeout,
-                CallErrorKind::Blocked
-                | CallErrorKind::Resolve
-                | CallErrorKind::Connect
-                | CallErrorKind::Tls
-                | CallErrorKind::Reset
-                | CallErrorKind::BadResponse => Reason::Reset,
+                ErrorKind::Timeout => Reason::Timeout,
+                ErrorKind::Blocked
+                | ErrorKind::Resolve
+                | ErrorKind::Connect
+                | ErrorKind::Tls
+                | ErrorKind::Reset
+                | ErrorKind::BadRequest
+                | ErrorKind::BadResponse => Reason::Reset,
             };
             Verdict::Unknown { reason, detail }
         }
@@ -175,7 +176,6 @@ fn operation_index(content: &messaging::content::Content) -> usize {
     use metrics::PlatformOperation as O;
     let operation = match content {
         Content::Read(_) | Content::Typing(_) => O::Receipt,
-        Content::Reaction(_) => O::Reaction,
         _ => O::Send,
     };
     operation.index()

@@ -317,15 +317,14 @@ impl Shard {
         let rows = self.load_rows(&directory, &incoming, &messages, &timers, &ready).await;
 
         // 2. Decide.
-        let channels = self.parts.channels.clone();
+        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
         let mut feed = self.feed;
         let mut fresh_key = || {
             let mut key = [0; 32];
             fill_random(&mut key);
             key
         };
-        let world =
-            World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: self.parts.keyring.ids(), channels: &channels };
+        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
         let mut states = std::mem::take(&mut self.states);
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut fresh_key);
         for (key, value) in rows {
@@ -423,7 +422,9 @@ impl Shard {
                 Err(error) => {
                     // Not ours, or damaged beyond its checksum: nothing in it can be trusted, not even whose it is.
                     tracing::error!(shard = self.id, position = entry.position.0, %error, "record left out");
-                    metrics::DEAD_LETTERS.at([0, 0]).increment(1);
+                    metrics::DEAD_LETTERS_TOTAL
+                        .at([metrics::DeadLetterQueue::Inbound.index(), metrics::DeadLetterReason::Unreadable.index()])
+                        .increment(1);
                     self.progress.release(slot);
                 }
             }
@@ -830,10 +831,9 @@ impl Shard {
         }
         self.fetch_rows(wanted, &mut rows).await;
         self.follow(&directory, &mut rows).await;
-        let channels = self.parts.channels.clone();
+        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
         let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-        let world =
-            World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: self.parts.keyring.ids(), channels: &channels };
+        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
         let mut no_key = || unreachable!("no conversation begins here");
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
         for (key, value) in rows {
@@ -960,10 +960,9 @@ impl Shard {
         let mut rows = Map::default();
         self.fetch_rows(wanted, &mut rows).await;
         self.follow(&directory, &mut rows).await;
-        let channels = self.parts.channels.clone();
+        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
         let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-        let world =
-            World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: self.parts.keyring.ids(), channels: &channels };
+        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
         let mut no_key = || unreachable!("no conversation begins here");
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
         for (key, value) in rows {
@@ -1010,16 +1009,9 @@ impl Shard {
         let mut offers = Vec::new();
         for chunk in found.chunks(PAGE) {
             let tasks = self.rebuild_deliveries(&directory, chunk, &parked).await;
-            let channels = self.parts.channels.clone();
+            let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
             let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-            let world = World {
-                now,
-                shard: self.id,
-                epoch: self.lease.epoch,
-                directory: &directory,
-                ids: self.parts.keyring.ids(),
-                channels: &channels,
-            };
+            let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
             let mut no_key = || unreachable!("no conversation begins here");
             let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
             let owners = vec![None; tasks.len()];
@@ -1110,7 +1102,12 @@ fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyr
     };
     desk.begin(record.accepted_at);
     desk.put(Key::Quarantine(record.tenant.id(), id), postcard::to_stdvec(&row).expect("our own types serialise"));
-    metrics::DEAD_LETTERS.at([0, unfit as usize]).increment(1);
+    let reason = match unfit {
+        Unfit::Body => metrics::DeadLetterReason::Unparsable,
+        Unfit::Owner | Unfit::Row => metrics::DeadLetterReason::Unreadable,
+        Unfit::Panic => metrics::DeadLetterReason::Panicked,
+    };
+    metrics::DEAD_LETTERS_TOTAL.at([metrics::DeadLetterQueue::Inbound.index(), reason.index()]).increment(1);
     Outcome::Quarantined
 }
 

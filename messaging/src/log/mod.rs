@@ -139,7 +139,7 @@ pub enum ClaimChange {
 }
 
 /// One shard's reader.
-pub trait ShardReader: Send {
+pub trait ShardReader: Send + Sync {
     /// The partition that it reads.
     fn shard(&self) -> u16;
     /// Returns when there may be a record to take; cancel-safe.

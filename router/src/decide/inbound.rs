@@ -255,8 +255,8 @@ fn find(desk: &Desk<'_>, record: &Record, platform_id: &str) -> Result<Option<Op
 }
 
 fn status(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, update: &StatusUpdate) -> Result<Outcome, Unfit> {
-    if let Some(index) = status_index(update.status) {
-        metrics::MESSAGE_STATUS.at([record.channel.index(), index]).increment(1);
+    if let Some(reported) = metrics::ReportedStatus::of(update.status) {
+        metrics::MESSAGE_STATUS.at([record.channel.index(), reported.index()]).increment(1);
     }
     let tenant = record.tenant;
     let ours = match update.callback.as_deref().and_then(|text| text.parse::<MessageId>().ok()) {
@@ -301,10 +301,6 @@ fn status(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, update: &Stat
     let step = Step { at, status: update.status, reason: update.reason, detail: update.detail.clone(), attempt };
     let moved = desk.advance(tenant, &mut message, step, &extra)?;
     Ok(if moved { Outcome::Done } else { Outcome::Duplicate })
-}
-
-fn status_index(status: Status) -> Option<usize> {
-    metrics::STATUS_VALUES.iter().position(|name| *name == status.name())
 }
 
 /// A status of a message that was not sent through us: told, with the platform's id only.
@@ -457,4 +453,3 @@ fn emit(
         only: None,
     })
 }
-

@@ -20,9 +20,6 @@ pub mod inbound;
 pub mod outbound;
 pub mod window;
 
-#[cfg(test)]
-mod tests;
-
 /// A record, parsed.
 #[derive(Debug)]
 pub enum Parsed {

@@ -113,7 +113,7 @@ fn decide_send(desk: &mut Desk<'_>, record: &Record, send: &SendCommand) -> Resu
     let content = serde_json::to_string(send).expect("commands serialise");
     let mut message = desk.new_message(record.tenant, &state, send.message, record.accepted_at, meta, &content, None)?;
     if let Some((reason, detail)) = refusal(desk, record.tenant, &message, send, desk.world.now)? {
-        metrics::SENDS_REFUSED.at([record.channel.index(), metrics::refused_index(reason)]).increment(1);
+        count_refusal(record.channel, reason);
         fail(desk, record.tenant, &mut message, reason, Some(detail))?;
         return Ok(Outcome::Refused);
     }
@@ -198,6 +198,12 @@ fn refusal(
     Ok(None)
 }
 
+fn count_refusal(kind: messaging::channels::ChannelKind, reason: Reason) {
+    if let Some(refusal) = metrics::SendRefusal::of(reason) {
+        metrics::SENDS_REFUSED.at([kind.index(), refusal.index()]).increment(1);
+    }
+}
+
 /// Whether a content is free-form: templates, receipts and typing notices are not.
 pub fn needs_window(content: &Content) -> bool {
     !matches!(content, Content::Template(_) | Content::Read(_) | Content::Typing(_))
@@ -226,9 +232,8 @@ pub fn enqueue(desk: &mut Desk<'_>, tenant: Tenant, message: &OpenMessage, comma
 /// The task of a waiting message: references resolved to the platform's ids.
 pub fn task_of(desk: &Desk<'_>, tenant: Tenant, message: &OpenMessage, command: &SendCommand) -> Result<Task, Unfit> {
     let (_, state) = desk.states.get(&message.conversation).ok_or(Unfit::Row)?;
-    let platform_id = |id: MessageId| -> Result<Option<String>, Unfit> {
-        Ok(desk.message(tenant, id)?.and_then(|message| message.meta.platform_id))
-    };
+    let platform_id =
+        |id: MessageId| -> Result<Option<String>, Unfit> { Ok(desk.message(tenant, id)?.and_then(|message| message.meta.platform_id)) };
     let reply_to = match command.reply_to {
         Some(id) => platform_id(id)?,
         None => None,
@@ -245,8 +250,7 @@ pub fn task_of(desk: &Desk<'_>, tenant: Tenant, message: &OpenMessage, command: 
         }
         _ => {}
     }
-    let sending =
-        Sending { account: message.meta.account, to: recipient(state, &command.to), reply_to, via: state.via.clone(), command };
+    let sending = Sending { account: message.meta.account, to: recipient(state, &command.to), reply_to, via: state.via.clone(), command };
     Ok(Task {
         tenant,
         conversation: message.conversation,
@@ -285,7 +289,7 @@ pub fn intent(desk: &mut Desk<'_>, task: &Task) -> Result<Option<Content>, Unfit
     }
     if let Some((reason, detail)) = refusal(desk, tenant, &message, &sending.command, desk.world.now)? {
         let kind = desk.states.get(&message.conversation).map(|(_, state)| state.channel).ok_or(Unfit::Row)?;
-        metrics::SENDS_REFUSED.at([kind.index(), metrics::refused_index(reason)]).increment(1);
+        count_refusal(kind, reason);
         fail(desk, tenant, &mut message, reason, Some(detail))?;
         return Ok(None);
     }
@@ -435,8 +439,7 @@ pub fn interrupted(desk: &mut Desk<'_>, tenant: Tenant, id: MessageId) -> Result
     let Some(mut message) = desk.message(tenant, id)? else { return Ok(()) };
     let attempt = message.meta.attempt;
     let detail = "the process ended while the platform may have had the message".to_owned();
-    let step =
-        Step { at: desk.world.now, status: Status::Unknown, reason: Some(Reason::Interrupted), detail: Some(detail), attempt };
+    let step = Step { at: desk.world.now, status: Status::Unknown, reason: Some(Reason::Interrupted), detail: Some(detail), attempt };
     desk.advance(tenant, &mut message, step, "")?;
     Ok(())
 }

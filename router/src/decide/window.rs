@@ -40,15 +40,17 @@ pub fn open(desk: &mut Desk<'_>, record: &Record, platform_at: Timestamp) -> Res
         return Ok(());
     }
     state.window_until = until;
-    desk.touch(record.conversation);
     if until <= now {
+        desk.touch(record.conversation);
         return Ok(());
     }
     let transition = if state.window_told == WindowTold::Closed { 0 } else { 1 };
     metrics::WINDOW_TRANSITIONS.at([record.channel.index(), transition]).increment(1);
     let newly = state.window_told == WindowTold::Closed;
     state.window_told = WindowTold::Opened;
-    if state.timer_at == Timestamp::ZERO {
+    let no_timer = state.timer_at == Timestamp::ZERO;
+    desk.touch(record.conversation);
+    if no_timer {
         set_timer(desk, record.tenant, record.conversation, until.minus(settings.window_warning).max(now));
     }
     if newly {
@@ -82,8 +84,8 @@ pub fn timer(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId) -> Result<
     let now = desk.world.now;
     let Some((_, state)) = desk.states.get_mut(&id) else { return Ok(()) };
     state.timer_at = Timestamp::ZERO;
-    desk.touch(id);
     let (kind, until, told) = (state.channel, state.window_until, state.window_told);
+    desk.touch(id);
     let warning = desk.settings(kind)?.window_warning;
     if told == WindowTold::Closed {
         return Ok(());
