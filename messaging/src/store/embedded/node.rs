@@ -1,0 +1,157 @@
+//! The node's own rows: the directory and the leases on shards.
+//!
+//! Both change by compare-and-set. The writer alone changes them, so it compares with its own copy in memory ([`Node`]) and
+//! writes the outcome with the group at hand. When such a group fails, the copy is ahead of the disk; that is never seen,
+//! for after a failed write or sync the writer takes nothing more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fjall::{OwnedWriteBatch, Readable};
+
+use super::tables::{Tables, meaning};
+use crate::clock::Timestamp;
+use crate::store::{DirectoryRows, Lease, LeaseAnswer, StoreError};
+
+// The first byte of a key of the node's table; the format's mark begins with another.
+const VERSION_KEY: &[u8] = b"V";
+const ROW: u8 = b'D';
+const LEASE: u8 = b'L';
+
+/// The longest name of a directory row; ids' texts are far shorter.
+const NAME_MAX_BYTES: usize = 1024;
+const OWNER_BYTES: usize = 16;
+
+/// The directory and its version.
+pub(super) type DirectoryAnswer = Result<(u64, DirectoryRows), StoreError>;
+
+/// The writer's copy of what changes by compare-and-set.
+pub(super) struct Node {
+    version: u64,
+    /// One per shard that was ever held: at most as many as there are shards.
+    leases: BTreeMap<u16, Lease>,
+}
+
+impl Node {
+    pub(super) fn load(tables: &Tables) -> Result<Self, StoreError> {
+        let mut leases = BTreeMap::new();
+        for row in tables.db.snapshot().prefix(&tables.node, [LEASE]) {
+            let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
+            let lease = decode_lease(&key, &value).ok_or_else(|| StoreError::Damaged("a lease does not read".to_owned()))?;
+            leases.insert(lease.shard, lease);
+        }
+        Ok(Self { version: read_version(tables)?, leases })
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Takes or renews a lease. `false` beside the answer: nothing was written.
+    pub(super) fn take_lease(
+        &mut self,
+        tables: &Tables,
+        batch: &mut OwnedWriteBatch,
+        (shard, owner, ttl): (u16, [u8; OWNER_BYTES], Duration),
+        now: Timestamp,
+    ) -> (LeaseAnswer, bool) {
+        let epoch = match self.leases.get(&shard) {
+            None => 1,
+            Some(held) if held.until <= now => held.epoch + 1,
+            Some(held) if held.owner == owner => held.epoch,
+            Some(held) => return (LeaseAnswer::HeldByOther(*held), false),
+        };
+        let lease = Lease { shard, epoch, owner, until: now.plus(ttl) };
+        self.put_lease(tables, batch, lease);
+        (LeaseAnswer::Held(lease), true)
+    }
+
+    /// Frees a lease, if it is still this one. The row stays: the next owner's epoch counts from it. Whether it was freed.
+    pub(super) fn release_lease(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, lease: &Lease) -> bool {
+        let Some(held) = self.leases.get(&lease.shard) else { return false };
+        if held.owner != lease.owner || held.epoch != lease.epoch {
+            return false;
+        }
+        let free = Lease { until: Timestamp::ZERO, ..*held };
+        self.put_lease(tables, batch, free);
+        true
+    }
+
+    fn put_lease(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, lease: Lease) {
+        let (key, value) = encode_lease(&lease);
+        batch.insert(&tables.node, &key[..], &value[..]);
+        self.leases.insert(lease.shard, lease);
+    }
+
+    /// Changes directory rows if the version is `expected`; gives the new version.
+    pub(super) fn change_directory(
+        &mut self,
+        tables: &Tables,
+        batch: &mut OwnedWriteBatch,
+        expected: u64,
+        changes: Vec<(String, Option<Vec<u8>>)>,
+    ) -> Result<u64, StoreError> {
+        if self.version != expected {
+            return Err(StoreError::Conflict);
+        }
+        if changes.iter().any(|(name, _)| name.len() > NAME_MAX_BYTES) {
+            return Err(StoreError::Damaged(format!("a directory row's name has more than {NAME_MAX_BYTES} bytes")));
+        }
+        self.version += 1;
+        batch.insert(&tables.node, VERSION_KEY, &self.version.to_be_bytes()[..]);
+        for (name, value) in changes {
+            let key = [&[ROW], name.as_bytes()].concat();
+            match value {
+                Some(value) => batch.insert(&tables.node, key, value),
+                None => batch.remove(&tables.node, key),
+            }
+        }
+        Ok(self.version)
+    }
+}
+
+fn read_version(tables: &Tables) -> Result<u64, StoreError> {
+    version_in(tables.node.get(VERSION_KEY).map_err(|error| meaning(&error))?.as_deref())
+}
+
+fn version_in(row: Option<&[u8]>) -> Result<u64, StoreError> {
+    let Some(bytes) = row else { return Ok(0) };
+    let bytes = bytes.try_into().map_err(|_| StoreError::Damaged("the directory's version does not read".to_owned()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// The whole directory: version and rows of the same moment.
+pub(super) fn read_directory(tables: &Tables) -> DirectoryAnswer {
+    let snapshot = tables.db.snapshot();
+    let version = version_in(snapshot.get(&tables.node, VERSION_KEY).map_err(|error| meaning(&error))?.as_deref())?;
+    let mut rows = Vec::new();
+    for row in snapshot.prefix(&tables.node, [ROW]) {
+        let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
+        let name = String::from_utf8(key[1..].to_vec())
+            .map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
+        rows.push((name, value.to_vec()));
+    }
+    Ok((version, rows))
+}
+
+fn encode_lease(lease: &Lease) -> ([u8; 3], [u8; OWNER_BYTES + 16]) {
+    let [high, low] = lease.shard.to_be_bytes();
+    let mut value = [0; OWNER_BYTES + 16];
+    value[..OWNER_BYTES].copy_from_slice(&lease.owner);
+    value[OWNER_BYTES..OWNER_BYTES + 8].copy_from_slice(&lease.epoch.to_be_bytes());
+    value[OWNER_BYTES + 8..].copy_from_slice(&lease.until.0.to_be_bytes());
+    ([LEASE, high, low], value)
+}
+
+fn decode_lease(key: &[u8], value: &[u8]) -> Option<Lease> {
+    let &[LEASE, high, low] = key else { return None };
+    let (owner, rest) = value.split_first_chunk::<OWNER_BYTES>()?;
+    let (epoch, rest) = rest.split_first_chunk()?;
+    let until = rest.try_into().ok()?;
+    Some(Lease {
+        shard: u16::from_be_bytes([high, low]),
+        epoch: u64::from_be_bytes(*epoch),
+        owner: *owner,
+        until: Timestamp(u64::from_be_bytes(until)),
+    })
+}

@@ -1,0 +1,204 @@
+//! The engine's files: opening them, their settings, and what its errors mean.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fjall::compaction::Leveled;
+use fjall::config::{BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+
+use super::keys::Table;
+use crate::store::{EmbeddedSettings, StoreError};
+
+/// The version of the rows' and keys' form. Another one is refused, not guessed at.
+const FORMAT: u32 = 1;
+/// Holds [`FORMAT`]: the first row that is ever written.
+const FORMAT_KEY: &[u8] = b"format";
+
+const MIB: u64 = 1024 * 1024;
+/// Threads of the engine that write tables and merge them. With more than one, the first spins while another merges.
+const ENGINE_THREADS: usize = 1;
+/// Once the engine's journals are this long, tables that write little are written out so that old journals can go.
+const JOURNALS_MAX_BYTES: u64 = 128 * MIB;
+/// Most table files held open.
+const OPEN_FILES_MAX: usize = 256;
+
+/// The open engine. Clones share it; the files are let go of with the last.
+#[derive(Clone)]
+pub(super) struct Tables {
+    pub(super) db: Database,
+    conversations: Keyspace,
+    messages: Keyspace,
+    pointers: Keyspace,
+    events: Keyspace,
+    shards: Keyspace,
+    quarantine: Keyspace,
+    /// Of the node, not of tenants: format, directory, leases.
+    pub(super) node: Keyspace,
+}
+
+impl Tables {
+    /// Opens the folder, or makes it.
+    pub(super) fn open(settings: &EmbeddedSettings) -> Result<Self, StoreError> {
+        let dir = &settings.dir;
+        clear_unfinished_creation(dir).map_err(|error| opening(dir, &fjall::Error::Io(error)))?;
+        let db = Database::builder(dir)
+            .cache_size(settings.cache_bytes)
+            .max_cached_files(Some(OPEN_FILES_MAX))
+            .max_journaling_size(JOURNALS_MAX_BYTES)
+            // Values are sealed: they do not compress.
+            .journal_compression(CompressionType::None)
+            .worker_threads(ENGINE_THREADS)
+            .open()
+            .map_err(|error| opening(dir, &error))?;
+        let tables = Self::with_keyspaces(db).map_err(|error| opening(dir, &error))?;
+        tables.check_format(dir)?;
+        Ok(tables)
+    }
+
+    fn with_keyspaces(db: Database) -> fjall::Result<Self> {
+        // The names are short because the engine hashes them with every row.
+        Ok(Self {
+            conversations: db.keyspace("c", || options(Table::Conversations))?,
+            messages: db.keyspace("m", || options(Table::Messages))?,
+            pointers: db.keyspace("p", || options(Table::Pointers))?,
+            events: db.keyspace("e", || options(Table::Events))?,
+            shards: db.keyspace("s", || options(Table::Shards))?,
+            quarantine: db.keyspace("q", || options(Table::Quarantine))?,
+            node: db.keyspace("n", || plain_options(MIB))?,
+            db,
+        })
+    }
+
+    pub(super) fn get(&self, table: Table) -> &Keyspace {
+        match table {
+            Table::Conversations => &self.conversations,
+            Table::Messages => &self.messages,
+            Table::Pointers => &self.pointers,
+            Table::Events => &self.events,
+            Table::Shards => &self.shards,
+            Table::Quarantine => &self.quarantine,
+        }
+    }
+
+    /// Marks a new folder, and refuses one whose mark is another.
+    fn check_format(&self, dir: &Path) -> Result<(), StoreError> {
+        let unreadable = |error: fjall::Error| opening(dir, &error);
+        let Some(mark) = self.node.get(FORMAT_KEY).map_err(unreadable)? else {
+            // The mark is the first row of all: a folder with rows but no mark is not one of ours, or has lost some.
+            if !self.is_empty().map_err(unreadable)? {
+                let text = format!("{} holds rows but no format version; restore it from a backup", dir.display());
+                return Err(StoreError::Damaged(text));
+            }
+            return self.mark_format().map_err(unreadable);
+        };
+        if *mark == FORMAT.to_be_bytes() {
+            return Ok(());
+        }
+        let found = <[u8; 4]>::try_from(&*mark).map_or_else(|_| "unreadable".to_owned(), |bytes| u32::from_be_bytes(bytes).to_string());
+        Err(StoreError::Damaged(format!(
+            "{} has format version {found} and this program reads version {FORMAT}; run the program that wrote it, or restore a backup",
+            dir.display()
+        )))
+    }
+
+    fn mark_format(&self) -> fjall::Result<()> {
+        self.node.insert(FORMAT_KEY, FORMAT.to_be_bytes())?;
+        self.db.persist(PersistMode::SyncAll)
+    }
+
+    fn is_empty(&self) -> fjall::Result<bool> {
+        let snapshot = self.db.snapshot();
+        for table in Table::ALL {
+            if !snapshot.is_empty(self.get(table))? {
+                return Ok(false);
+            }
+        }
+        snapshot.is_empty(&self.node)
+    }
+
+    #[cfg(test)]
+    pub(super) fn overwrite_format(&self, mark: &[u8]) {
+        self.node.insert(FORMAT_KEY, mark).expect("a fresh folder takes a row");
+    }
+}
+
+/// Removes what the engine left when the process died while it made the folder: it refuses to go on from there.
+///
+/// Its version mark comes before the first table's folder, so without both there was never a row.
+fn clear_unfinished_creation(dir: &Path) -> std::io::Result<()> {
+    let journal = dir.join("0.jnl");
+    if dir.join("version").try_exists()? || !journal.try_exists()? {
+        return Ok(());
+    }
+    let tables = dir.join("keyspaces");
+    if tables.try_exists()? && std::fs::read_dir(tables)?.next().is_some() {
+        return Ok(());
+    }
+    std::fs::remove_file(journal)
+}
+
+fn plain_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memtable_bytes)
+        .data_block_compression_policy(CompressionPolicy::disabled())
+}
+
+/// The settings of a table, by measurement (`measure.rs`). They are fixed when the folder is made.
+fn options(table: Table) -> KeyspaceCreateOptions {
+    match table {
+        Table::Messages => plain_options(memtable("M_MSG", 16))
+            .compaction_strategy(leveled("L_MSG"))
+            .data_block_size_policy(BlockSizePolicy::all(4 * 1024))
+            .expect_point_read_hits(true)
+            .filter_policy(bits_per_key(10.0)),
+        Table::Pointers => plain_options(memtable("M_PTR", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_PTR")),
+        Table::Conversations => plain_options(memtable("M_CNV", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_CNV")),
+        Table::Events => {
+            plain_options(memtable("M_EVT", 8)).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_EVT"))
+        }
+        Table::Shards => plain_options(4 * MIB).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)),
+        Table::Quarantine => plain_options(MIB),
+    }
+}
+
+fn env(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+fn memtable(name: &str, default: u64) -> u64 {
+    env(name, env("M_ALL", default)) * MIB
+}
+fn leveled(name: &str) -> Arc<Leveled> {
+    let _ = name;
+    Arc::new(
+        Leveled::default()
+            .with_l0_threshold(env("L0", 4) as u8)
+            .with_table_target_size(env("LT", 64) * MIB),
+    )
+}
+
+fn bits_per_key(bits: f32) -> FilterPolicy {
+    FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(bits)))
+}
+
+/// What an engine's error means to the callers of the store.
+pub(super) fn meaning(error: &fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(error) => StoreError::Unavailable(format!("disk i/o: {error}")),
+        fjall::Error::Storage(fjall::LsmError::Io(error)) => StoreError::Unavailable(format!("disk i/o: {error}")),
+        fjall::Error::Poisoned => {
+            StoreError::Unavailable("an earlier write failed, nothing more is written: check the disk and restart".to_owned())
+        }
+        fjall::Error::Locked => StoreError::Unavailable("the folder is in use by another process".to_owned()),
+        other => StoreError::Damaged(other.to_string()),
+    }
+}
+
+fn opening(dir: &Path, error: &fjall::Error) -> StoreError {
+    let dir = dir.display();
+    match meaning(error) {
+        StoreError::Unavailable(text) => StoreError::Unavailable(format!("{dir}: {text}")),
+        StoreError::Damaged(text) => StoreError::Damaged(format!("{dir}: {text}")),
+        other @ (StoreError::Full | StoreError::Conflict | StoreError::Closed) => other,
+    }
+}

@@ -1,0 +1,212 @@
+//! The one thread that writes. What waits when it looks becomes one group: one atomic batch of the engine and, if any of it
+//! must survive power loss, one sync for all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fjall::{OwnedWriteBatch, PersistMode, UserKey};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::disk::Disk;
+use super::keys;
+use super::node::Node;
+use super::reader::Pool;
+use super::tables::{Tables, meaning};
+use crate::clock::SharedClock;
+use crate::store::{Durability, Lease, LeaseAnswer, StoreError, Write};
+
+/// Commands waiting for the writer; beyond, callers wait.
+pub(super) const QUEUE_MAX: usize = 256;
+/// Commands in one group.
+const GROUP_MAX_COMMANDS: usize = 64;
+/// A group that has this many bytes takes no further command: it would only make the others wait.
+const GROUP_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// What the engine adds to a row on disk, about.
+const ROW_OVERHEAD_BYTES: u64 = 64;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    Apply { batch: Vec<Write>, durability: Durability, reply: Reply<()> },
+    Sync { reply: Reply<()> },
+    Lease { shard: u16, owner: [u8; 16], ttl: Duration, reply: Reply<LeaseAnswer> },
+    Release { lease: Lease, reply: Reply<()> },
+    ChangeDirectory { expected: u64, changes: Vec<(String, Option<Vec<u8>>)>, reply: Reply<u64> },
+    /// Measure the disk.
+    Measure,
+    /// Do what came before, then let go of the files.
+    Close,
+}
+
+/// What a command gets once its group is written.
+enum Outcome {
+    Done(Reply<()>),
+    Lease(Reply<LeaseAnswer>, LeaseAnswer),
+    Version(Reply<u64>, u64),
+}
+
+impl Outcome {
+    fn send(self, result: Result<(), StoreError>) {
+        // Who gave up waiting is not told.
+        match self {
+            Self::Done(reply) => drop(reply.send(result)),
+            Self::Lease(reply, answer) => drop(reply.send(result.map(|()| answer))),
+            Self::Version(reply, version) => drop(reply.send(result.map(|()| version))),
+        }
+    }
+}
+
+/// How the engine is made to sync.
+pub(super) type SyncFn = fn(&Tables) -> fjall::Result<()>;
+
+/// Syncs the engine's journal. Its data suffices: what is needed of its metadata (the length) goes with it.
+pub(super) fn sync_journal(tables: &Tables) -> fjall::Result<()> {
+    tables.db.persist(PersistMode::SyncData)
+}
+
+/// The writer thread's state.
+pub(super) struct Writer {
+    pub(super) tables: Tables,
+    pub(super) node: Node,
+    pub(super) disk: Arc<Disk>,
+    pub(super) clock: SharedClock,
+    pub(super) sync: SyncFn,
+    /// A sync has failed: the kernel may have dropped what it could not write, so a later success would prove nothing.
+    pub(super) broken: bool,
+    /// The directory's version, once it is durable.
+    pub(super) version: watch::Sender<u64>,
+    /// The threads that read; they end with this one.
+    pub(super) pools: Vec<Pool>,
+}
+
+/// What goes to the engine together.
+struct Group {
+    batch: OwnedWriteBatch,
+    bytes: u64,
+    synced: bool,
+    outcomes: Vec<Outcome>,
+}
+
+impl Writer {
+    /// Works until it is closed or nobody can ask any more. `ended` tells, by being dropped, that the files are let go of.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>, ended: watch::Sender<()>) {
+        while let Some(first) = commands.blocking_recv() {
+            if !self.run_group(first, &mut commands) {
+                break;
+            }
+        }
+        commands.close();
+        for pool in self.pools.drain(..) {
+            pool.stop();
+        }
+        // The engine syncs its journal and ends its threads when the last handle goes.
+        drop(self.tables);
+        drop(commands);
+        drop(ended);
+    }
+
+    /// Collects a group and writes it. `false` when it was the last.
+    fn run_group(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) -> bool {
+        let mut group = Group { batch: self.tables.db.batch(), bytes: 0, synced: false, outcomes: Vec::new() };
+        let mut next = Some(first);
+        let mut taken = 0;
+        let mut last = false;
+        while let Some(command) = next {
+            if !self.add(command, &mut group) {
+                last = true;
+                break;
+            }
+            taken += 1;
+            if taken >= GROUP_MAX_COMMANDS || group.bytes >= GROUP_MAX_BYTES {
+                break;
+            }
+            next = commands.try_recv().ok();
+        }
+        group.synced |= last;
+        self.write(group);
+        !last
+    }
+
+    /// Adds a command to the group, or answers it. `false` for the one that ends the thread.
+    fn add(&mut self, command: Command, group: &mut Group) -> bool {
+        match command {
+            Command::Apply { batch, durability, reply } => self.add_batch(batch, durability, reply, group),
+            Command::Sync { reply } => {
+                group.synced = true;
+                group.outcomes.push(Outcome::Done(reply));
+            }
+            Command::Lease { shard, owner, ttl, reply } => {
+                let now = self.clock.now();
+                let (answer, written) = self.node.take_lease(&self.tables, &mut group.batch, (shard, owner, ttl), now);
+                group.synced |= written;
+                group.outcomes.push(Outcome::Lease(reply, answer));
+            }
+            Command::Release { lease, reply } => {
+                group.synced |= self.node.release_lease(&self.tables, &mut group.batch, &lease);
+                group.outcomes.push(Outcome::Done(reply));
+            }
+            Command::ChangeDirectory { expected, changes, reply } => {
+                match self.node.change_directory(&self.tables, &mut group.batch, expected, changes) {
+                    Ok(version) => {
+                        group.synced = true;
+                        group.outcomes.push(Outcome::Version(reply, version));
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            Command::Measure => self.disk.measure(&self.tables),
+            Command::Close => return false,
+        }
+        true
+    }
+
+    fn add_batch(&self, batch: Vec<Write>, durability: Durability, reply: Reply<()>, group: &mut Group) {
+        let bytes: u64 = batch.iter().map(size_of).sum();
+        let puts = batch.iter().any(|write| write.value.is_some());
+        if puts && self.disk.is_full(&self.tables, group.bytes + bytes) {
+            return drop(reply.send(Err(StoreError::Full)));
+        }
+        for write in batch {
+            let table = self.tables.get(keys::table_of(&write.key));
+            let key = UserKey::from(keys::encode(&write.key).as_ref());
+            match write.value {
+                Some(value) => group.batch.insert(table, key, value),
+                None => group.batch.remove(table, key),
+            }
+        }
+        group.bytes += bytes;
+        group.synced |= durability == Durability::Synced;
+        group.outcomes.push(Outcome::Done(reply));
+    }
+
+    fn write(&mut self, group: Group) {
+        let Group { batch, bytes, synced, outcomes } = group;
+        let result = self.commit(batch, synced);
+        if result.is_ok() {
+            self.disk.wrote(&self.tables, bytes);
+            self.version.send_if_modified(|version| std::mem::replace(version, self.node.version()) != self.node.version());
+        }
+        for outcome in outcomes {
+            outcome.send(result.clone());
+        }
+    }
+
+    fn commit(&mut self, batch: OwnedWriteBatch, synced: bool) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(meaning(&fjall::Error::Poisoned));
+        }
+        // Into the kernel's hands at least, so that the process's death loses nothing.
+        let written = batch.durability(Some(PersistMode::Buffer)).commit();
+        let written = if synced { written.and_then(|()| (self.sync)(&self.tables)) } else { written };
+        written.map_err(|error| {
+            self.broken = true;
+            meaning(&error)
+        })
+    }
+}
+
+/// About how many bytes a write takes on disk.
+fn size_of(write: &Write) -> u64 {
+    write.value.as_ref().map_or(0, Vec::len) as u64 + ROW_OVERHEAD_BYTES
+}
