@@ -1,0 +1,161 @@
+//! WhatsApp Cloud API.
+//!
+//! In the order of a message's path: `receive` verifies and splits, `wire` names the shapes of the webhook, `people` says
+//! whom an event concerns, `parse` (with `content` and `news`) says what happened, `check` knows the limits, `request`
+//! builds the calls, `outcome` judges the answers.
+//!
+//! One shape goes through: a piece is always an envelope with one entry, one change and one inner event, either the
+//! platform's own bytes or rebuilt around the exact bytes of the inner event.
+
+use std::time::Duration;
+
+use super::*;
+use crate::limit::BudgetScope;
+
+mod check;
+mod content;
+mod news;
+mod outcome;
+mod parse;
+mod people;
+mod receive;
+mod request;
+mod wire;
+
+/// The platform lets a pair borrow this many messages from the future.
+const PAIR_BURST: u32 = 45;
+/// How long Meta brings a refused event again.
+const REDELIVERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longest token or secret of an account, in bytes.
+const SECRET_BYTES_MAX: usize = 2048;
+/// Longest id of a number or business account, in digits.
+const ID_DIGITS_MAX: usize = 32;
+
+/// The channel.
+pub struct Whatsapp;
+
+impl Channel for Whatsapp {
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Whatsapp
+    }
+
+    fn fields(&self) -> &'static [AccountField] {
+        FIELDS
+    }
+
+    fn verifier(&self, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
+        Verifier::Meta { app_secrets: mac_states(secrets.get("app_secret")), verify_tokens: live_secrets(secrets.get("verify_token")) }
+    }
+
+    fn receive(&self, request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
+        receive::receive(request, verifier)
+    }
+
+    fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
+        parse::parse(piece)
+    }
+
+    fn window(&self, settings: &ChannelSettings) -> Option<Duration> {
+        Some(settings.window)
+    }
+
+    fn budgets(&self, settings: &ChannelSettings, _to: &Handle) -> Vec<Budget> {
+        // A float's cast saturates, so an absurd setting cannot wrap round to a small burst.
+        let second = settings.per_account.ceil().max(1.0) as u32;
+        vec![
+            Budget { scope: BudgetScope::Pair, rate_per_second: settings.per_pair, burst: PAIR_BURST },
+            Budget { scope: BudgetScope::Account, rate_per_second: settings.per_account, burst: second },
+        ]
+    }
+
+    fn refusal_cost(&self) -> RefusalCost {
+        RefusalCost { status: 503, redelivered_for: REDELIVERED_FOR, punished_after: None }
+    }
+
+    fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
+        people::recipient(to)
+    }
+
+    fn short_recipient(&self, to: &str) -> Result<Handle, Fault> {
+        people::short_recipient(to)
+    }
+
+    fn recipient_json(&self, handle: &Handle) -> Value {
+        people::recipient_json(handle)
+    }
+
+    fn check(&self, content: &Content, to: &Handle) -> Vec<Fault> {
+        check::check(content, to)
+    }
+
+    fn request(&self, send: &Outgoing<'_>, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        request::request(send, account, settings)
+    }
+
+    fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
+        outcome::outcome(send, response)
+    }
+
+    fn probe(&self, account: &Account, settings: &ChannelSettings) -> HttpRequest {
+        request::probe(account, settings)
+    }
+
+    fn settlement(&self) -> Settlement {
+        Settlement::ByStatus
+    }
+}
+
+const FIELDS: &[AccountField] = &[
+    AccountField {
+        name: "phone_number_id",
+        secret: false,
+        required: true,
+        help: "the id of the business phone number (digits; not the number itself)",
+        check: check_id,
+    },
+    AccountField {
+        name: "business_account_id",
+        secret: false,
+        required: false,
+        help: "the id of the WhatsApp business account (digits)",
+        check: check_id,
+    },
+    AccountField {
+        name: "access_token",
+        secret: true,
+        required: true,
+        help: "the system user's access token, with whatsapp_business_messaging",
+        check: check_secret,
+    },
+    AccountField { name: "app_secret", secret: true, required: true, help: "the app secret, which signs webhooks", check: check_secret },
+    AccountField {
+        name: "verify_token",
+        secret: true,
+        required: true,
+        help: "the token that you chose for the webhook's handshake",
+        check: check_secret,
+    },
+];
+
+fn check_id(value: &str) -> Result<(), &'static str> {
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("must be digits");
+    }
+    if value.len() > ID_DIGITS_MAX {
+        return Err("must have at most 32 digits");
+    }
+    Ok(())
+}
+
+fn check_secret(value: &str) -> Result<(), &'static str> {
+    if value.is_empty() {
+        return Err("must not be empty");
+    }
+    if value.len() > SECRET_BYTES_MAX {
+        return Err("must have at most 2048 bytes");
+    }
+    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be visible ASCII without spaces");
+    }
+    Ok(())
+}

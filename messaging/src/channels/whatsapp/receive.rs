@@ -1,0 +1,257 @@
+//! From a stranger's request to verified pieces.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use percent_encoding::percent_decode_str;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::people::{Ids, People};
+use super::wire::{self, Batch, BatchEntry, Event, List, Str};
+use crate::channels::{HandshakeReply, Piece, PieceKind, Received, Refusal, Verifier, any_mac_matches};
+use crate::content::Handle;
+use crate::exchange::WebhookRequest;
+
+const SIGNATURE_HEADER: &str = "x-hub-signature-256";
+const SIGNATURE_PREFIX: &[u8] = b"sha256=";
+const TAG_BYTES: usize = 32;
+/// Longest challenge that is echoed, in bytes.
+const CHALLENGE_BYTES_MAX: usize = 1024;
+/// Each piece repeats the envelope, so splitting makes a body grow: a normal one not even twofold. A body made to grow
+/// without bound is kept whole.
+const SPLIT_GROWTH_MAX: usize = 16;
+/// Growth that is always allowed, in bytes.
+const SPLIT_SLACK_BYTES: usize = 256 * 1024;
+
+pub(super) fn receive(request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
+    let (app_secrets, verify_tokens) = match verifier {
+        Verifier::Meta { app_secrets, verify_tokens } => (app_secrets, verify_tokens),
+        Verifier::Tokens(_) => return Err(Refusal::Unauthentic),
+    };
+    if !request.is_post {
+        let right = |token: &[u8]| verify_tokens.iter().fold(false, |found, live| found | live.matches(token));
+        return handshake(request.query, right).map(Received::Handshake);
+    }
+    let tag = signature(request.headers).ok_or(Refusal::Unauthentic)?;
+    if !any_mac_matches(app_secrets, request.body, &tag) {
+        return Err(Refusal::Unauthentic);
+    }
+    Ok(Received::Pieces(pieces(request.body)))
+}
+
+/// The one signature header: `sha256=` and 64 lowercase hex digits.
+fn signature(headers: &http::HeaderMap) -> Option<[u8; TAG_BYTES]> {
+    let mut values = headers.get_all(SIGNATURE_HEADER).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let hex = value.as_bytes().strip_prefix(SIGNATURE_PREFIX)?;
+    if hex.len() != 2 * TAG_BYTES {
+        return None;
+    }
+    let mut tag = [0; TAG_BYTES];
+    HEXLOWER.decode_mut(hex, &mut tag).ok()?;
+    Some(tag)
+}
+
+fn handshake(query: &str, is_right_token: impl Fn(&[u8]) -> bool) -> Result<HandshakeReply, Refusal> {
+    let token = parameter(query, "hub.verify_token").ok_or(Refusal::Unauthentic)?;
+    // Judged before anything else is looked at, so that only the token decides what the asker learns.
+    if !is_right_token(&token) || parameter(query, "hub.mode").as_deref() != Some(b"subscribe") {
+        return Err(Refusal::Unauthentic);
+    }
+    let challenge = parameter(query, "hub.challenge").ok_or(Refusal::Malformed)?;
+    if challenge.is_empty() || challenge.len() > CHALLENGE_BYTES_MAX {
+        return Err(Refusal::Malformed);
+    }
+    let body = String::from_utf8(challenge).map_err(|_| Refusal::Malformed)?;
+    Ok(HandshakeReply { status: 200, body })
+}
+
+/// The first value of a query parameter, decoded.
+fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
+    for pair in query.split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if decoded(key) == name.as_bytes() {
+            return Some(decoded(value));
+        }
+    }
+    None
+}
+
+fn decoded(text: &str) -> Vec<u8> {
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    percent_decode_str(&spaced).collect()
+}
+
+/// One piece per inner event of an authentic body.
+fn pieces(body: &Bytes) -> Vec<Piece> {
+    let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::unparsable(body.clone())] };
+    if let Some(single) = wire::single_of_lists(text) {
+        let handle = Ids::of(&single.event, |ids| ids.key_with(single.contacts));
+        return vec![Piece::new(handle, single.event.piece_kind(&single.field), body.clone())];
+    }
+    match split(text) {
+        Some(mut pieces) => {
+            // The platform's own bytes where they already have the one shape.
+            if let [piece] = &mut pieces[..]
+                && (piece.unparsable || wire::single(text).is_some())
+            {
+                piece.body = body.clone();
+            }
+            pieces
+        }
+        None => vec![Piece::unparsable(body.clone())],
+    }
+}
+
+/// None: not an envelope, or one that cannot be split within bounds.
+fn split(text: &str) -> Option<Vec<Piece>> {
+    let batch: Batch<'_> = serde_json::from_str(text).ok()?;
+    if &*batch.object != wire::OBJECT {
+        return None;
+    }
+    let mut splitter = Splitter { pieces: Vec::new(), bytes: 0, bytes_max: text.len() * SPLIT_GROWTH_MAX + SPLIT_SLACK_BYTES };
+    for entry in &batch.entry {
+        for change in &entry.changes {
+            splitter.change(entry, &change.field, change.value)?;
+        }
+    }
+    // An envelope without any event would vanish.
+    if splitter.pieces.is_empty() { None } else { Some(splitter.pieces) }
+}
+
+/// Collects pieces. Its methods say none when the pieces grow beyond bounds.
+struct Splitter {
+    pieces: Vec<Piece>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Splitter {
+    fn change(&mut self, entry: &BatchEntry<'_>, field: &Str<'_>, value: &RawValue) -> Option<()> {
+        if !wire::is_split(field) {
+            let event = Event::of_change(field, value);
+            let handle = Ids::of(&event, |ids| ids.key_with(None));
+            return self.put(Shell { entry, field }.around(value.get()), Some((handle, event.piece_kind(field))));
+        }
+        let Some(change) = Members::of(value) else {
+            return self.put(Shell { entry, field }.around(value.get()), None);
+        };
+        if change.lists.iter().all(|(_, elements)| elements.is_empty()) {
+            let known = (Handle::account(), Event::Whole.piece_kind(field));
+            return self.put(Shell { entry, field }.around(value.get()), Some(known));
+        }
+        let people = People::of(change.contacts);
+        for (list, elements) in &change.lists {
+            for element in elements {
+                self.element(&Shell { entry, field }, &change, &people, *list, element)?;
+            }
+        }
+        Some(())
+    }
+
+    fn element(&mut self, shell: &Shell<'_>, change: &Members<'_>, people: &People<'_>, list: List, element: &RawValue) -> Option<()> {
+        let Ok(event) = Event::of_element(list, element) else {
+            return self.put(shell.around(&change.with(list, element, None)), None);
+        };
+        let (handle, contact) = Ids::of(&event, |ids| {
+            let found = people.find(ids);
+            (ids.key(found.map(|(contact, _)| contact)), found.map(|(_, raw)| raw))
+        });
+        let kind = event.piece_kind(shell.field);
+        self.put(shell.around(&change.with(list, element, contact)), Some((handle, kind)))
+    }
+
+    fn put(&mut self, body: String, known: Option<(Handle, PieceKind)>) -> Option<()> {
+        self.bytes += body.len();
+        if self.bytes > self.bytes_max {
+            return None;
+        }
+        let body = Bytes::from(body);
+        self.pieces.push(match known {
+            Some((handle, kind)) => Piece::new(handle, kind, body),
+            None => Piece::unparsable(body),
+        });
+        Some(())
+    }
+}
+
+/// A change's value, taken apart.
+struct Members<'a> {
+    contacts: Option<&'a RawValue>,
+    lists: Vec<(List, Vec<&'a RawValue>)>,
+    /// All other members as JSON text, each with a comma behind it: they go with every event.
+    rest: String,
+}
+
+impl<'a> Members<'a> {
+    /// None: not an object, or a list that is none.
+    fn of(value: &'a RawValue) -> Option<Self> {
+        let mut members: BTreeMap<Str<'a>, &'a RawValue> = serde_json::from_str(value.get()).ok()?;
+        let mut lists = Vec::new();
+        for list in List::ALL {
+            let Some(raw) = members.remove(list.name()) else { continue };
+            let elements: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).ok()?;
+            lists.push((list, elements.unwrap_or_default()));
+        }
+        let contacts = members.remove("contacts");
+        let mut rest = String::new();
+        for (name, raw) in members {
+            push_text(&mut rest, &name);
+            rest.push(':');
+            rest.push_str(raw.get());
+            rest.push(',');
+        }
+        Some(Self { contacts, lists, rest })
+    }
+
+    /// The value with one event only.
+    fn with(&self, list: List, element: &RawValue, contact: Option<&RawValue>) -> String {
+        let contact = contact.map_or("", RawValue::get);
+        let mut out = String::with_capacity(self.rest.len() + contact.len() + element.get().len() + 64);
+        out.push('{');
+        out.push_str(&self.rest);
+        if !contact.is_empty() {
+            out.push_str("\"contacts\":[");
+            out.push_str(contact);
+            out.push_str("],");
+        }
+        push_text(&mut out, list.name());
+        out.push_str(":[");
+        out.push_str(element.get());
+        out.push_str("]}");
+        out
+    }
+}
+
+/// The envelope around a value.
+struct Shell<'a> {
+    entry: &'a BatchEntry<'a>,
+    field: &'a Str<'a>,
+}
+
+impl Shell<'_> {
+    fn around(&self, value: &str) -> String {
+        let mut out = String::with_capacity(value.len() + self.field.len() + 192);
+        out.push_str("{\"object\":\"");
+        out.push_str(wire::OBJECT);
+        out.push_str("\",\"entry\":[{");
+        for (name, raw) in [("\"id\":", self.entry.id), ("\"time\":", self.entry.time)] {
+            if let Some(raw) = raw {
+                out.push_str(name);
+                out.push_str(raw.get());
+                out.push(',');
+            }
+        }
+        out.push_str("\"changes\":[{\"value\":");
+        out.push_str(value);
+        out.push_str(",\"field\":");
+        push_text(&mut out, self.field);
+        out.push_str("}]}]}");
+        out
+    }
+}
+
+fn push_text(out: &mut String, text: &str) {
+    out.push_str(&serde_json::to_string(text).expect("text serialises"));
+}

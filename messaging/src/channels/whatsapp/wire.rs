@@ -1,0 +1,510 @@
+//! The shapes of the webhook, borrowed from its bytes. They name only what is needed: what a receiver looks at is typed,
+//! everything else stays raw until somebody asks.
+
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::channels::PieceKind;
+use crate::clock::Timestamp;
+
+/// What every envelope calls itself.
+pub(super) const OBJECT: &str = "whatsapp_business_account";
+/// Conversations that Meta's own agent handles: the same shapes, but we only listen.
+pub(super) const STANDBY: &str = "standby";
+/// The handover of a conversation between Meta's agent and us.
+const HANDOVERS: &str = "messaging_handovers";
+
+/// Fields whose change holds lists of inner events. Every other field is one event.
+pub(super) fn is_split(field: &str) -> bool {
+    matches!(field, "messages" | "standby" | "smb_message_echoes" | "message_echoes" | "calls" | "user_preferences")
+}
+
+/// Fields about templates.
+pub(super) fn is_template_field(field: &str) -> bool {
+    field.starts_with("message_template_") || field.starts_with("template_")
+}
+
+/// Fields about the account and its standing.
+pub(super) fn is_account_field(field: &str) -> bool {
+    field.starts_with("account_") || field.starts_with("phone_number_") || field.starts_with("business_") || field == "security"
+}
+
+/// Text, borrowed when it has no escapes. (`Option<Cow<str>>` by itself would always copy.)
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Str<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Str<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Str<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Unix seconds, as text or number. What is neither says no time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seconds(pub Timestamp);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Seconds;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("seconds as text or number")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Seconds, E> {
+                Ok(Seconds(text.parse().map_or(Timestamp::ZERO, Timestamp::from_secs)))
+            }
+            fn visit_u64<E>(self, secs: u64) -> Result<Seconds, E> {
+                Ok(Seconds(Timestamp::from_secs(secs)))
+            }
+            fn visit_i64<E>(self, secs: i64) -> Result<Seconds, E> {
+                Ok(Seconds(u64::try_from(secs).map_or(Timestamp::ZERO, Timestamp::from_secs)))
+            }
+            fn visit_f64<E>(self, secs: f64) -> Result<Seconds, E> {
+                Ok(Seconds(Timestamp::from_secs(secs as u64)))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+/// A list of at most one: reads without allocating, and gives up at the second element.
+#[derive(Debug)]
+pub(super) struct One<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for One<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = One<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of at most one")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<One<T>, A::Error> {
+                let first = seq.next_element()?;
+                if first.is_some() && seq.next_element::<IgnoredAny>()?.is_some() {
+                    return Err(de::Error::custom("more than one"));
+                }
+                Ok(One(first))
+            }
+        }
+        deserializer.deserialize_seq(Reader(PhantomData))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "V: Deserialize<'de>"))]
+struct Envelope<'a, V> {
+    #[serde(borrow)]
+    object: Str<'a>,
+    #[serde(borrow)]
+    entry: One<Entry<'a, V>>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "V: Deserialize<'de>"))]
+struct Entry<'a, V> {
+    time: Option<Seconds>,
+    #[serde(borrow)]
+    changes: One<Change<'a, V>>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "V: Deserialize<'de>"))]
+struct Change<'a, V> {
+    #[serde(borrow)]
+    field: Str<'a>,
+    value: V,
+}
+
+/// A change's value with at most one inner event.
+#[derive(Deserialize)]
+struct Lists<'a> {
+    #[serde(borrow)]
+    contacts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<One<Message<'a>>>,
+    #[serde(borrow)]
+    statuses: Option<One<StatusNews<'a>>>,
+    #[serde(borrow)]
+    errors: Option<One<&'a RawValue>>,
+    #[serde(borrow)]
+    calls: Option<One<Call<'a>>>,
+    #[serde(borrow)]
+    message_echoes: Option<One<Message<'a>>>,
+    #[serde(borrow)]
+    user_preferences: Option<One<Preference<'a>>>,
+}
+
+/// A message, or an echo of one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Message<'a> {
+    #[serde(borrow)]
+    pub id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub from: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub from_user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub to: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub to_user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub group_id: Option<Str<'a>>,
+    pub timestamp: Option<Seconds>,
+    #[serde(borrow, rename = "type")]
+    pub kind: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub context: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub referral: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub identity: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub image: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub video: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub audio: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub document: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub sticker: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub location: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub contacts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub interactive: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub button: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub order: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub system: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub reaction: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub edit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub revoke: Option<&'a RawValue>,
+}
+
+/// What a system message says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct System<'a> {
+    #[serde(borrow, rename = "type")]
+    pub kind: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub wa_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub previous_user_id: Option<Str<'a>>,
+}
+
+impl System<'_> {
+    /// Whether the person has other handles now.
+    pub fn is_rekeying(&self) -> bool {
+        matches!(self.kind.as_deref(), Some("user_changed_number" | "user_changed_user_id"))
+    }
+}
+
+impl<'a> Message<'a> {
+    /// The system part, of system messages only.
+    pub fn system_part(&self) -> Option<System<'a>> {
+        if self.kind.as_deref() != Some("system") {
+            return None;
+        }
+        self.system.and_then(|raw| serde_json::from_str(raw.get()).ok())
+    }
+}
+
+/// News of a message, call or payment of ours.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct StatusNews<'a> {
+    #[serde(borrow)]
+    pub id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub status: Option<Str<'a>>,
+    #[serde(borrow, rename = "type")]
+    pub kind: Option<Str<'a>>,
+    pub timestamp: Option<Seconds>,
+    #[serde(borrow)]
+    pub recipient_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub recipient_user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub recipient_type: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub recipient_participant_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub recipient_participant_user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub biz_opaque_callback_data: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub errors: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub pricing: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub conversation: Option<&'a RawValue>,
+}
+
+/// A step of a voice call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Call<'a> {
+    #[serde(borrow)]
+    pub id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub from: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub from_user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub to: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub to_user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub event: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub direction: Option<Str<'a>>,
+    pub timestamp: Option<Seconds>,
+}
+
+impl Call<'_> {
+    /// Whether we called.
+    pub fn is_ours(&self) -> bool {
+        self.direction.as_deref() == Some("BUSINESS_INITIATED")
+    }
+}
+
+/// A person's wish about messages of a category.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Preference<'a> {
+    #[serde(borrow)]
+    pub wa_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub user_id: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub category: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub value: Option<Str<'a>>,
+    pub timestamp: Option<Seconds>,
+}
+
+/// A conversation passes between Meta's agent and us.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Handover<'a> {
+    #[serde(borrow)]
+    pub sender: Sender<'a>,
+    pub timestamp: Option<Seconds>,
+}
+
+/// Whose conversation is handed over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Sender<'a> {
+    #[serde(borrow)]
+    pub phone_number: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub user_id: Option<Str<'a>>,
+}
+
+/// One of the lists that a change may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    Messages,
+    Statuses,
+    Errors,
+    Calls,
+    Echoes,
+    Preferences,
+}
+
+impl List {
+    pub const ALL: [Self; 6] = [Self::Messages, Self::Statuses, Self::Errors, Self::Calls, Self::Echoes, Self::Preferences];
+
+    /// The member of a change's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Statuses => "statuses",
+            Self::Errors => "errors",
+            Self::Calls => "calls",
+            Self::Echoes => "message_echoes",
+            Self::Preferences => "user_preferences",
+        }
+    }
+}
+
+/// One inner event. Few are alive at a time, so the largest kind's size does not matter.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Event<'a> {
+    Message(Message<'a>),
+    Echo(Message<'a>),
+    Status(StatusNews<'a>),
+    Call(Call<'a>),
+    Preference(Preference<'a>),
+    /// An error that belongs to no message.
+    Error(&'a RawValue),
+    Handover(Handover<'a>),
+    /// The whole change.
+    Whole,
+}
+
+impl<'a> Event<'a> {
+    /// From one element of a list.
+    pub fn of_element(list: List, raw: &'a RawValue) -> Result<Self, serde_json::Error> {
+        let text = raw.get();
+        Ok(match list {
+            List::Messages => Self::Message(serde_json::from_str(text)?),
+            List::Statuses => Self::Status(serde_json::from_str(text)?),
+            List::Errors => Self::Error(raw),
+            List::Calls => Self::Call(serde_json::from_str(text)?),
+            List::Echoes => Self::Echo(serde_json::from_str(text)?),
+            List::Preferences => Self::Preference(serde_json::from_str(text)?),
+        })
+    }
+
+    /// From a change that is one event as a whole.
+    pub fn of_change(field: &str, value: &'a RawValue) -> Self {
+        if field != HANDOVERS {
+            return Self::Whole;
+        }
+        serde_json::from_str(value.get()).map_or(Self::Whole, Self::Handover)
+    }
+
+    /// For metrics and shedding.
+    pub fn piece_kind(&self, field: &str) -> PieceKind {
+        match self {
+            Self::Message(message) => match message.kind.as_deref() {
+                Some("reaction") => PieceKind::Reaction,
+                Some("system") => PieceKind::Other,
+                Some(_) | None => PieceKind::Message,
+            },
+            Self::Echo(_) => PieceKind::Message,
+            Self::Status(_) => PieceKind::Status,
+            Self::Error(_) => PieceKind::Account,
+            Self::Call(_) | Self::Preference(_) | Self::Handover(_) => PieceKind::Other,
+            Self::Whole if is_account_field(field) || is_template_field(field) => PieceKind::Account,
+            Self::Whole => PieceKind::Other,
+        }
+    }
+}
+
+impl<'a> Lists<'a> {
+    /// The one event, if there is exactly one.
+    fn event(self) -> Option<Event<'a>> {
+        let mut found = None;
+        let mut count = 0;
+        let mut take = |event: Option<Event<'a>>| {
+            count += usize::from(event.is_some());
+            found = found.take().or(event);
+        };
+        take(self.messages.and_then(|list| list.0).map(Event::Message));
+        take(self.statuses.and_then(|list| list.0).map(Event::Status));
+        take(self.errors.and_then(|list| list.0).map(Event::Error));
+        take(self.calls.and_then(|list| list.0).map(Event::Call));
+        take(self.message_echoes.and_then(|list| list.0).map(Event::Echo));
+        take(self.user_preferences.and_then(|list| list.0).map(Event::Preference));
+        match count {
+            0 => Some(Event::Whole),
+            1 => found,
+            _ => None,
+        }
+    }
+}
+
+/// A body with exactly one inner event.
+#[derive(Debug)]
+pub(super) struct Single<'a> {
+    pub field: Str<'a>,
+    /// When the platform sent it, where the envelope says so.
+    pub sent_at: Option<Seconds>,
+    pub contacts: Option<&'a RawValue>,
+    pub event: Event<'a>,
+}
+
+/// Reads a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds several or is
+/// something else.
+pub(super) fn single_of_lists(text: &str) -> Option<Single<'_>> {
+    let (field, sent_at, lists) = only_change::<Lists<'_>>(text)?;
+    if !is_split(&field) {
+        return None;
+    }
+    let contacts = lists.contacts;
+    Some(Single { field, sent_at, contacts, event: lists.event()? })
+}
+
+/// Reads any body that holds exactly one inner event.
+pub(super) fn single(text: &str) -> Option<Single<'_>> {
+    if let Some(single) = single_of_lists(text) {
+        return Some(single);
+    }
+    // The lists of such a change are its own affair and may have any shape.
+    let (field, sent_at, value) = only_change::<&RawValue>(text)?;
+    if is_split(&field) {
+        return None;
+    }
+    let event = Event::of_change(&field, value);
+    Some(Single { field, sent_at, contacts: None, event })
+}
+
+fn only_change<'a, V: Deserialize<'a>>(text: &'a str) -> Option<(Str<'a>, Option<Seconds>, V)> {
+    let envelope: Envelope<'a, V> = serde_json::from_str(text).ok()?;
+    if &*envelope.object != OBJECT {
+        return None;
+    }
+    let entry = envelope.entry.0?;
+    let change = entry.changes.0?;
+    Some((change.field, entry.time, change.value))
+}
+
+/// A body with any number of inner events.
+#[derive(Deserialize)]
+pub(super) struct Batch<'a> {
+    #[serde(borrow)]
+    pub object: Str<'a>,
+    #[serde(borrow)]
+    pub entry: Vec<BatchEntry<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BatchEntry<'a> {
+    #[serde(borrow)]
+    pub id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub changes: Vec<BatchChange<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BatchChange<'a> {
+    #[serde(borrow)]
+    pub field: Str<'a>,
+    #[serde(borrow)]
+    pub value: &'a RawValue,
+}
