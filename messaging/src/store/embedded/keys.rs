@@ -20,6 +20,7 @@ const BY_PLATFORM_ID: u8 = 1;
 const LATER: u8 = 0;
 const INTENT: u8 = 1;
 const END_OF_INTENTS: u8 = 2;
+const PROGRESS: u8 = 3;
 // In `Table::Shards`, after `LATER`: the order of `Queue`'s variants.
 const DESTINATION: u8 = 0;
 const TIMERS: u8 = 1;
@@ -42,8 +43,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
+    pub(super) const ALL: [Self; 6] = [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
 }
 
 /// A key's bytes, on the stack.
@@ -83,7 +83,7 @@ pub(super) fn table_of(key: &Key) -> Table {
         Key::Message(..) => Table::Messages,
         Key::Pointer(..) | Key::PlatformId(..) => Table::Pointers,
         Key::Event(..) => Table::Events,
-        Key::Later(..) | Key::Intent(..) => Table::Shards,
+        Key::Later(..) | Key::Intent(..) | Key::Progress(_) => Table::Shards,
         Key::Quarantine(..) => Table::Quarantine,
     }
 }
@@ -92,14 +92,13 @@ pub(super) fn table_of(key: &Key) -> Table {
 pub(super) fn encode(key: &Key) -> KeyBytes {
     match key {
         Key::Conversation(tenant, conversation) => KeyBytes::of(&[&tenant.0, &conversation.0]),
-        Key::Message(tenant, conversation, time, message) => {
-            KeyBytes::of(&[&tenant.0, &conversation.0, &time.0.to_be_bytes(), &message.0])
-        }
+        Key::Message(tenant, conversation, time, message) => KeyBytes::of(&[&tenant.0, &conversation.0, &time.0.to_be_bytes(), &message.0]),
         Key::Pointer(tenant, id) => KeyBytes::of(&[&tenant.0, &[BY_OUR_ID], id]),
         Key::PlatformId(tenant, account, id) => KeyBytes::of(&[&tenant.0, &[BY_PLATFORM_ID], &account.0, &id.0]),
         Key::Event(tenant, at) => event(*tenant, at.shard, at.order),
         Key::Later(shard, queue, order) => later(*shard, *queue, *order),
         Key::Intent(shard, tenant, message) => KeyBytes::of(&[&shard.to_be_bytes(), &[INTENT], &tenant.0, &message.0]),
+        Key::Progress(shard) => KeyBytes::of(&[&shard.to_be_bytes(), &[PROGRESS]]),
         Key::Quarantine(tenant, id) => KeyBytes::of(&[&tenant.0, &id.0]),
     }
 }
@@ -158,6 +157,7 @@ fn decode_shard_row(rest: &mut Rest<'_>) -> Result<Key, BadKey> {
             Ok(Key::Later(shard, queue, u64::from_be_bytes(rest.take()?)))
         }
         INTENT => Ok(Key::Intent(shard, TenantId(rest.take()?), MessageId(rest.take()?))),
+        PROGRESS => Ok(Key::Progress(shard)),
         _ => Err(BadKey),
     }
 }
@@ -253,8 +253,12 @@ mod tests {
     fn key() -> impl Strategy<Value = Key> {
         prop_oneof![
             (id(), id()).prop_map(|(t, c)| Key::Conversation(TenantId(t), ConversationId(c))),
-            (id(), id(), number(), id())
-                .prop_map(|(t, c, at, m)| Key::Message(TenantId(t), ConversationId(c), Timestamp(at), MessageId(m))),
+            (id(), id(), number(), id()).prop_map(|(t, c, at, m)| Key::Message(
+                TenantId(t),
+                ConversationId(c),
+                Timestamp(at),
+                MessageId(m)
+            )),
             (id(), id()).prop_map(|(t, p)| Key::Pointer(TenantId(t), p)),
             (id(), id(), id()).prop_map(|(t, a, p)| Key::PlatformId(TenantId(t), AccountId(a), PlatformRef(p))),
             (id(), shard(), number()).prop_map(|(t, shard, order)| Key::Event(TenantId(t), FeedPosition { shard, order })),
