@@ -200,7 +200,7 @@ mod tests {
     use super::super::{Reply, Request, Server, reply};
     use super::*;
 
-    async fn answer(request: Request) -> Reply {
+    async fn answer(mut request: Request) -> Reply {
         let path = request.path.clone();
         match path.as_str() {
             "/close" => Reply::Close,

@@ -43,29 +43,15 @@ pub struct BodyError;
 
 impl Request {
     /// Reads the body, at most 4 MiB.
-    pub async fn body(self) -> Result<Bytes, BodyError> {
-        let whole = Limited::new(self.body, BODY_BYTES_MAX).collect().await.map_err(|_| BodyError)?;
+    pub async fn body(&mut self) -> Result<Bytes, BodyError> {
+        let whole = Limited::new(&mut self.body, BODY_BYTES_MAX).collect().await.map_err(|_| BodyError)?;
         Ok(whole.to_bytes())
     }
 
-    /// Splits off the body, so that the rest can be kept.
-    pub fn split(self) -> (RequestHead, impl Future<Output = Result<Bytes, BodyError>>) {
-        let Self { method, path, query, headers, body } = self;
-        let read = async move { Limited::new(body, BODY_BYTES_MAX).collect().await.map(|whole| whole.to_bytes()).map_err(|_| BodyError) };
-        (RequestHead { method, path, query, headers }, read)
+    /// A header as text; none when it is missing or not text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
-}
-
-/// A request without its body.
-pub struct RequestHead {
-    /// The method.
-    pub method: hyper::Method,
-    /// The path, without the query.
-    pub path: String,
-    /// The query, without `?`; empty when there is none.
-    pub query: String,
-    /// The headers.
-    pub headers: hyper::HeaderMap,
 }
 
 /// What a handler does with a request.
