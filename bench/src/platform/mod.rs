@@ -5,7 +5,7 @@ mod answer;
 pub mod hook;
 pub mod ledger;
 pub mod script;
-//TG
+pub mod telegram;
 pub mod whatsapp;
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 pub use hook::{Posted, Redelivery};
 pub use ledger::{Call, Fate, Offered};
 pub use script::Answer;
-//TG2
+pub use telegram::TelegramSim;
 pub use whatsapp::WhatsappSim;
 
 use crate::chance::Chance;
