@@ -292,24 +292,18 @@ async fn answer(state: &State, mut request: Request) -> Reply {
     state.keep(Received { number: 0, at, at_us, path: request.path, headers: request.headers, body, status });
     match chosen {
         InboxAnswer::Status(status) => reply(status, "text/plain", ""),
-        InboxAnswer::RetryAfter(status, seconds) => with_header(status, hyper::header::RETRY_AFTER, &seconds.to_string()),
+        InboxAnswer::RetryAfter(status, seconds) => {
+            reply(status, "text/plain", "").with_header(hyper::header::RETRY_AFTER, &seconds.to_string())
+        }
         InboxAnswer::Delay(delay, status) => {
             tokio::time::sleep(delay.min(DELAY_MAX)).await;
             reply(status, "text/plain", "")
         }
         InboxAnswer::Body(status, bytes) => reply(status, "text/plain", vec![b'x'; bytes]),
-        InboxAnswer::Redirect(to) => with_header(302, hyper::header::LOCATION, &to),
+        InboxAnswer::Redirect(to) => reply(302, "text/plain", "").with_header(hyper::header::LOCATION, &to),
         InboxAnswer::Close => Reply::Close,
         InboxAnswer::Reset => Reply::Reset,
     }
-}
-
-fn with_header(status: u16, name: hyper::header::HeaderName, value: &str) -> Reply {
-    let mut answer = reply(status, "text/plain", "");
-    if let (Reply::Answer(response), Ok(value)) = (&mut answer, hyper::header::HeaderValue::from_str(value)) {
-        response.headers_mut().insert(name, value);
-    }
-    answer
 }
 
 fn show(state: &State, request: &Request) -> Reply {

@@ -65,6 +65,16 @@ pub enum Reply {
     Reset,
 }
 
+impl Reply {
+    /// Adds a header to an answer. A value that is no header value is left out.
+    pub fn with_header(mut self, name: hyper::header::HeaderName, value: &str) -> Self {
+        if let (Self::Answer(response), Ok(value)) = (&mut self, hyper::header::HeaderValue::from_str(value)) {
+            response.headers_mut().insert(name, value);
+        }
+        self
+    }
+}
+
 /// An answer with a status, a content type and a body.
 pub fn reply(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut response = hyper::Response::new(body.into());

@@ -65,9 +65,7 @@ fn slow_down(after: Duration) -> (u32, Reply) {
         "ok": false, "error_code": 429, "description": format!("Too Many Requests: retry after {seconds}"),
         "parameters": { "retry_after": seconds },
     });
-    let Reply::Answer(mut response) = json_reply(429, &body) else { unreachable!("json_reply answers") };
-    response.headers_mut().insert(hyper::header::RETRY_AFTER, hyper::header::HeaderValue::from(seconds));
-    (429, Reply::Answer(response))
+    (429, json_reply(429, &body).with_header(hyper::header::RETRY_AFTER, &seconds.to_string()))
 }
 
 /// The bot as a user object.
