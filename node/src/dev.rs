@@ -2,6 +2,7 @@
 //! stands for a CRM. Everything here goes through the public API, as a user would do it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bench::inbox::{Inbox, InboxOptions};
@@ -10,7 +11,9 @@ use bench::platform::whatsapp::WhatsappSim;
 use bench::platform::{SimOptions, StatusDelays};
 use messaging::seal::{Secret, fill_random};
 use serde_json::{Value, json};
-use std::time::Duration;
+
+use crate::commands::runtime::{RuntimeFile, runtime_file};
+
 
 /// The simulated customer's phone number.
 pub const PHONE: &str = "+15550100";
@@ -86,7 +89,7 @@ impl Toys {
 
     /// Makes the accounts and the endpoint, and lets the customer write first, so that the window is open.
     pub async fn connect(&self, gateway: SocketAddr, key: &Secret) -> anyhow::Result<Made> {
-        let api = Api { base: format!("http://{gateway}"), key: key.clone(), client: bench::http::Client::new(Duration::from_secs(10)) };
+        let api = Api::new(gateway, key.expose());
         let existing = api.get("/v1/accounts").await?;
         let find = |channel: &str| {
             let accounts = existing["data"].as_array().cloned().unwrap_or_default();
@@ -120,13 +123,25 @@ fn id(object: &Value) -> anyhow::Result<String> {
     Ok(object["id"].as_str().context("an object came without its id")?.to_owned())
 }
 
-struct Api {
+/// A small client of our own API.
+pub struct Api {
     base: String,
     key: Secret,
     client: bench::http::Client,
 }
 
 impl Api {
+    /// With a key, to a node on this machine.
+    pub fn new(gateway: SocketAddr, key: &str) -> Self {
+        let client = bench::http::Client::new(Duration::from_secs(10));
+        Self { base: format!("http://{gateway}"), key: Secret::new(key), client }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &str {
+        self.key.expose()
+    }
+
     async fn call(&self, method: http::Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let authorization = format!("Bearer {}", self.key.expose());
         let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
@@ -145,7 +160,8 @@ impl Api {
     async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.call(http::Method::GET, path, None).await
     }
-    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    /// POST.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.call(http::Method::POST, path, Some(body)).await
     }
     async fn delete(&self, path: &str) -> anyhow::Result<Value> {
@@ -160,4 +176,40 @@ impl Api {
         }
         self.call(http::Method::PATCH, &format!("{path}/{}", id(&kept)?), Some(&wanted)).await
     }
+}
+
+/// Connects the toys, leaves the runtime file for the other commands, and prints the banner.
+pub async fn greet(toys: &Toys, public: SocketAddr, admin: SocketAddr, key: &Secret, where_kept: &str) -> anyhow::Result<()> {
+    let made = toys.connect(public, key).await?;
+    let file = RuntimeFile {
+        url: format!("http://{public}"),
+        key: key.expose().to_owned(),
+        admin: Some(format!("http://{admin}")),
+        pid: std::process::id(),
+        accounts: [("whatsapp".to_owned(), made.whatsapp.clone()), ("telegram".to_owned(), made.telegram.clone())].into(),
+        inbox: Some(toys.inbox_url()),
+    };
+    file.write(&runtime_file())?;
+    println!(
+        "trunkline {version} · development mode · {where_kept}
+  API        http://{public}/v1         key     {key}
+  Hooks      http://{public}/hooks/whatsapp/{whatsapp}
+             http://{public}/hooks/telegram/{telegram}
+  Metrics    http://{admin}/metrics
+  Inbox      {inbox}                    secret  {secret}
+  Platforms  simulated WhatsApp and Telegram (no traffic leaves this machine)
+Try:  trunkline send --to {PHONE} --text hello --wait
+      trunkline listen
+      curl -d '{{\"from\":\"{PHONE}\",\"text\":\"hi\"}}' {sim}/sim/message     write as the customer
+(from a checkout: `cargo run --release -- send …` in a second terminal)
+Not for production: keys are printed and private addresses are allowed.",
+        version = env!("CARGO_PKG_VERSION"),
+        key = key.expose(),
+        whatsapp = made.whatsapp,
+        telegram = made.telegram,
+        inbox = toys.inbox_url(),
+        secret = made.webhook_secret,
+        sim = toys.whatsapp_url(),
+    );
+    Ok(())
 }
