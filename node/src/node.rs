@@ -41,7 +41,8 @@ pub struct Node {
     tail: router::plan::Tail,
     exporter: Arc<Exporter>,
     drain: Arc<Notify>,
-    gateway: gateway::Bound,
+    gateway: gateway::Gateway,
+    listeners: gateway::Listeners,
 }
 
 /// The ways out for the gateway: through the one guarded door.
@@ -60,7 +61,8 @@ impl gateway::OutboundCall for Caller {
 impl Node {
     /// Binds the ports, opens the backends, and makes the first key where there is none. Nothing is served yet.
     pub async fn build(config: Config, data_dir: &Path, exporter: Arc<Exporter>) -> anyhow::Result<Self> {
-        let ports = gateway::Ports::bind(config.listen.public, config.listen.admin)?;
+        let listeners = gateway::Listeners::bind(config.listen.public, Some(config.listen.admin), cores())
+            .context("a listener cannot be bound: is another process on the port? (listen.public, listen.admin)")?;
         std::fs::create_dir_all(data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
         let keyring = Keyring::from_root(&root_secret(&config.auth.key_pepper)?);
         let clock = Arc::new(SystemClock::default());
@@ -85,7 +87,7 @@ impl Node {
         let tail = Arc::new(broadcast::channel(TAIL_LINES).0);
         let limit = messaging::limit::open_local(shared.clone());
         let drain = Arc::new(Notify::new());
-        let public_url = config.node.public_url.clone().unwrap_or_else(|| format!("http://{}", ports.public()));
+        let public_url = config.node.public_url.clone().unwrap_or_else(|| format!("http://{}", listeners.public_address()));
         let parts = gateway::Parts {
             log: log.clone(),
             store: store.clone(),
@@ -101,23 +103,23 @@ impl Node {
             },
             admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
         };
-        let gateway = ports.with(gateway::Gateway::new(parts, gateway_options(&config, public_url)));
-        Ok(Self { config, clock, log, store, keeper, keyring, limit, door, tail, exporter, drain, gateway })
+        let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
+        Ok(Self { config, clock, log, store, keeper, keyring, limit, door, tail, exporter, drain, gateway, listeners })
     }
 
     /// Where the public listener is.
     pub fn public(&self) -> std::net::SocketAddr {
-        self.gateway.public()
+        self.listeners.public_address()
     }
 
     /// Where the admin listener is.
     pub fn admin(&self) -> std::net::SocketAddr {
-        self.gateway.admin()
+        self.listeners.admin_address().expect("the admin listener is always bound")
     }
 
     /// The first admin key, made where the directory holds no tenant yet; written to `file` for its owner only.
     pub async fn first_key(&self, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
-        let Some(key) = gateway::first_key(&self.keeper, &self.keyring, &(self.clock.clone() as SharedClock)).await? else {
+        let Some(key) = gateway::admin::first_key(&self.keeper, &self.keyring, &(self.clock.clone() as SharedClock)).await? else {
             return Ok(None);
         };
         if let Some(path) = file {
@@ -130,8 +132,14 @@ impl Node {
     pub async fn run<F: Future<Output = ()> + Send + 'static>(self, started: F) -> anyhow::Result<()> {
         let router = router::Router::start(self.router_parts(), router_options(&self.config));
         let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), self.log.clone(), self.store.clone()));
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let serving = tokio::spawn(self.gateway.serve(stopped));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (gateway, listeners) = (self.gateway, self.listeners);
+        let serving = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            gateway.serve(listeners, stopped).await
+        });
         let running = tokio::spawn(started);
         wait_for_stop(&self.drain).await;
         tracing::info!("draining");
@@ -141,9 +149,11 @@ impl Node {
             signals().await;
             std::process::exit(130);
         });
-        stop.send_replace(true);
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the gateway ended in a panic");
+        let _ = stop.send(());
+        match serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the gateway ended with an error"),
+            Err(error) => tracing::error!(%error, "the gateway ended in a panic"),
         }
         running.abort();
         router.stop().await;
@@ -204,6 +214,10 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         std::fs::File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn door(config: &Config, clock: SharedClock) -> anyhow::Result<Door> {
