@@ -51,8 +51,10 @@ pub enum Command {
     #[command(after_help = "Examples:\n  trunkline dev\n  trunkline dev --data ./data --port 9000\n  trunkline dev --set log.partitions=4")]
     Dev(DevArgs),
     /// Run a production node
-    #[command(after_help = "Examples:\n  trunkline check-config --config /etc/trunkline.toml\n  trunkline serve --config /etc/trunkline.toml\n  \
-                            trunkline serve --config /etc/trunkline.toml --role gateway")]
+    #[command(
+        after_help = "Examples:\n  trunkline check-config --config /etc/trunkline.toml\n  trunkline serve --config /etc/trunkline.toml\n  \
+                            trunkline serve --config /etc/trunkline.toml --role gateway"
+    )]
     Serve(ServeArgs),
     /// Send a message
     #[command(after_help = SEND_EXAMPLES)]
@@ -89,10 +91,14 @@ pub enum Command {
     )]
     Config(ConfigCommand),
     /// Load generator and report
-    #[command(after_help = "Examples:\n  trunkline bench ingress --rate 2000 --duration 30s\n  trunkline bench ratio --duration 60s --json")]
+    #[command(
+        after_help = "Examples:\n  trunkline bench ingress --rate 2000 --duration 30s\n  trunkline bench ratio --duration 60s --json"
+    )]
     Bench(BenchArgs),
     /// Ask a node whether it is ready; for containers
-    #[command(after_help = "Example:\n  trunkline healthcheck --admin http://127.0.0.1:9090\n\nExit code 0 ready, 1 not ready, 4 unreachable.")]
+    #[command(
+        after_help = "Example:\n  trunkline healthcheck --admin http://127.0.0.1:9090\n\nExit code 0 ready, 1 not ready, 4 unreachable."
+    )]
     Healthcheck(HealthcheckArgs),
     /// Print the version
     Version,
