@@ -505,4 +505,7 @@ pub fn count(record: &Record, outcome: messaging::outcome::Outcome) {
         RecordKind::Command => 1,
     };
     metrics::ROUTER_RECORDS.at([direction, record.channel.index(), outcome.index()]).increment(1);
+    if outcome == messaging::outcome::Outcome::Duplicate {
+        metrics::ROUTER_DUPLICATES.at([metrics::DuplicateScope::Store.index()]).increment(1);
+    }
 }

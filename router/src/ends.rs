@@ -58,10 +58,7 @@ impl Shard {
             self.let_go(pending);
         }
         if more && !self.offer(key) {
-            // The lane is full of others; a little later it has room again.
-            for pending in self.flows.take(key) {
-                self.park(desk, pending, now.plus(Duration::from_millis(100)), now);
-            }
+            self.park_for_room(desk, key, now);
         }
         head
     }
@@ -70,6 +67,10 @@ impl Shard {
         let Some(pending) = self.done(desk, key, now) else { return };
         metrics::WEBHOOK_DELIVERIES.at([metrics::DeliveryOutcome::Delivered.index()]).increment(1);
         let Work::Deliver(delivery) = &pending.task.work else { return };
+        if let Some(account) = desk.world.directory.account_of(pending.task.tenant, delivery.event.account) {
+            let took = now.since(pending.task.accepted_at).as_secs_f64();
+            metrics::END_TO_END_DURATION_SECONDS.at([metrics::Direction::Inbound.index(), account.channel.index()]).record(took);
+        }
         if delivery.gap == 0 {
             return;
         }

@@ -11,7 +11,7 @@ use crate::progress::{Place, Slot};
 /// Tasks of one conversation that wait in memory behind the one under way.
 const QUEUE_MAX: usize = 32;
 /// Tasks of one destination in memory, per shard.
-const DESTINATION_MAX: usize = 256;
+const DESTINATION_MAX: usize = 128;
 
 /// A task and what waits for it.
 #[derive(Debug)]

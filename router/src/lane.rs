@@ -25,7 +25,7 @@ use crate::sign::{SignError, Signer};
 use crate::{WebhookSettings, delivery, send};
 
 /// Tasks that wait in one lane.
-const QUEUE_MAX: usize = 64;
+const QUEUE_MAX: usize = 2048;
 /// Longest wait for a budget inside a lane; longer ones go to `later`.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Platform calls under way for one account.

@@ -54,6 +54,10 @@ const STATES_MAX: usize = 4096;
 const NAP: Duration = Duration::from_secs(1);
 /// First and longest wait before a refused store or log write is tried again.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How soon a full lane is looked at again.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
+/// Rows of `later` read at once when a shard begins; a longer `later` is read queue by queue.
+const LATER_AT_ONCE: usize = 100_000;
 /// Rows read per page when a shard begins.
 const PAGE: usize = 4096;
 /// Bits of a feed order below the epoch.
@@ -281,7 +285,10 @@ impl Shard {
                     continue;
                 }
                 match self.reader.take(topic, max).await {
-                    Ok(entries) => batch.extend(entries.into_iter().map(|entry| (topic, entry))),
+                    Ok(entries) => {
+                        metrics::LOG_CONSUMED_RECORDS.at([topic.index(), 0]).increment(entries.len() as u64);
+                        batch.extend(entries.into_iter().map(|entry| (topic, entry)));
+                    }
                     Err(error) => {
                         tracing::error!(shard = self.id, topic = topic.name(), %error, "reading the log failed");
                         tokio::time::sleep(STORE_RETRY.1).await;
@@ -839,16 +846,23 @@ impl Shard {
         for (key, value) in rows {
             desk.lay(key, value);
         }
-        // Their lane has no room now: a short while later it may.
-        let due = now.plus(Duration::from_millis(100));
         for key in keys {
-            for pending in self.flows.take(key) {
-                self.park(&mut desk, pending, due, now);
-            }
+            self.park_for_room(&mut desk, key, now);
         }
         let (writes, _) = desk.finish();
         self.states = states;
         self.apply(writes, Durability::Buffered).await;
+    }
+
+    /// Parks a flow whose lane has no room now: a short while later it may.
+    pub(crate) fn park_for_room(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+        let due = now.plus(ROOM_LOOK);
+        for pending in self.flows.take(key) {
+            match pending.order {
+                Some(order) => self.later.put_back(key.0.bytes(), order, due),
+                None => self.park(desk, pending, due, now),
+            }
+        }
     }
 
     fn cancel(&mut self, desk: &mut Desk<'_>, now: Timestamp) {
@@ -928,15 +942,37 @@ impl Shard {
 
     /// Takes up what the former owner left: `later`, intents whose fate is unknown, and unsettled events of the feed.
     async fn recover(&mut self) {
-        for (key, bytes) in self.scan(Scan::AllLater(self.id), usize::MAX).await {
-            if let (Key::Later(_, queue, order), Some(row)) = (key, later::decode(&bytes)) {
-                self.later.load(queue, order, row);
-            }
+        let all = self.scan(Scan::AllLater(self.id), LATER_AT_ONCE).await;
+        if all.len() < LATER_AT_ONCE {
+            self.load_later(all);
+        } else {
+            drop(all);
+            self.load_heads().await;
         }
         let now = self.parts.clock.now();
         self.recover_intents(now).await;
         self.recover_feed(now).await;
         self.note_progress();
+    }
+
+    fn load_later(&mut self, found: Vec<messaging::store::Found>) {
+        for (key, bytes) in found {
+            if let (Key::Later(_, queue, order), Some(row)) = (key, later::decode(&bytes)) {
+                self.later.load(queue, order, row);
+            }
+        }
+    }
+
+    /// The head of every queue that the directory knows: a long `later` stays in the store.
+    async fn load_heads(&mut self) {
+        let directory = self.parts.keeper.shared().load_full();
+        let endpoints = directory.endpoints().map(|endpoint| endpoint.row.id.0);
+        let accounts = directory.accounts().map(|account| account.row.id.0);
+        let queues: Vec<Queue> = endpoints.chain(accounts).map(Queue::Destination).chain([Queue::Timers]).collect();
+        for queue in queues {
+            let head = self.scan(Scan::Later(self.id, queue, 0), later::WINDOW_MAX + 1).await;
+            self.load_later(head);
+        }
     }
 
     async fn recover_intents(&mut self, now: Timestamp) {

@@ -1,1 +1,7 @@
+//! System tests over the real binary.
 
+mod bad_input;
+mod faults;
+mod flows;
+mod management;
+mod observe;

@@ -1,1 +1,409 @@
-//! Placeholder.
+//! Harness of the system tests: the real binary on port zero, beside simulated platforms and a subscriber whose answers the test
+//! chooses. The suite does not know which backends it runs on.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bench::http::{Client, Response};
+use bench::inbox::{Inbox, InboxOptions, Received};
+use bench::platform::telegram::TelegramSim;
+use bench::platform::whatsapp::WhatsappSim;
+use bench::platform::{SimOptions, StatusDelays};
+use messaging::clock::{SharedClock, SystemClock};
+use serde_json::{Value, json};
+
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The customer's number.
+pub const PHONE: &str = "15550100";
+/// The customer's chat.
+pub const CHAT: i64 = 4711;
+const BOT_TOKEN: &str = "7000000001:AAExampleTokenOfTheSystemTests";
+
+/// The binary under test: `TRUNKLINE_BIN`, or the one that cargo built beside the tests.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TRUNKLINE_BIN") {
+        return PathBuf::from(path);
+    }
+    let mut path = std::env::current_exe().expect("a test has a path");
+    path.pop();
+    path.pop();
+    path.push("trunkline");
+    assert!(path.exists(), "{} is not built: run tests/run, or cargo build -p node and set TRUNKLINE_BIN", path.display());
+    path
+}
+
+/// Whether the long rounds are left out.
+pub fn quick() -> bool {
+    std::env::var_os("TRUNKLINE_TEST_QUICK").is_some()
+}
+
+/// A running `trunkline serve`.
+pub struct Process {
+    child: Child,
+    /// The public listener.
+    pub public: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts it and waits until it is ready.
+    pub async fn start(config: &std::path::Path) -> Self {
+        let mut child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (found, address) = tokio::sync::oneshot::channel();
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            let mut found = Some(found);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Ok(value) = serde_json::from_str::<Value>(&line)
+                    && value["msg"] == "listening"
+                    && let Some(found) = found.take()
+                {
+                    let at = |name: &str| value[name].as_str().and_then(|text| text.parse().ok());
+                    if let (Some(public), Some(admin)) = (at("public"), at("admin")) {
+                        let _ = found.send((public, admin));
+                    }
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let Ok(Ok((public, admin))) = tokio::time::timeout(PATIENCE, address).await else {
+            panic!("the process never listened:\n{}", lines.lock().unwrap().join("\n"));
+        };
+        let process = Self { child, public, admin, lines };
+        process.until_ready().await;
+        process
+    }
+
+    async fn until_ready(&self) {
+        let client = Client::new(Duration::from_secs(2));
+        for _ in 0..500 {
+            if let Ok(response) = client.get(&format!("http://{}/readyz", self.admin)).await
+                && response.status == 200
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never ready:\n{}", self.log());
+    }
+
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a killed child ends");
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill runs");
+        assert!(done.success());
+        for _ in 0..3000 {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never ended after SIGTERM:\n{}", self.log());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let lines = self.lines.lock().unwrap();
+            let last = lines.len().saturating_sub(40);
+            eprintln!("--- the last lines of the process:\n{}", lines[last..].join("\n"));
+        }
+    }
+}
+
+/// A running system: the process, its platforms, a subscriber, and one tenant who has accounts and an endpoint.
+pub struct System {
+    /// The process.
+    pub process: Process,
+    /// WhatsApp.
+    pub whatsapp: WhatsappSim,
+    /// Telegram.
+    pub telegram: TelegramSim,
+    /// The subscriber.
+    pub inbox: Inbox,
+    /// The admin key.
+    pub key: String,
+    /// The WhatsApp account.
+    pub wa_account: String,
+    /// The Telegram account.
+    pub tg_account: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Its signing secret.
+    pub secret: String,
+    /// The clock of the simulators; `advance` moves it with the process's.
+    pub clock: Arc<SystemClock>,
+    dir: tempfile::TempDir,
+    client: Client,
+}
+
+/// What a test may choose before the start.
+pub struct Setup {
+    /// How the platforms behave.
+    pub platforms: SimOptions,
+    /// Lines added to the configuration file.
+    pub config: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new() }
+    }
+}
+
+/// Statuses that come at once, one after another.
+pub fn fast() -> StatusDelays {
+    let ms = |ms| Some(Duration::from_millis(ms));
+    StatusDelays { sent: ms(5), delivered: ms(15), read: ms(30) }
+}
+
+impl System {
+    /// The usual one.
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// With choices.
+    pub async fn with(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = format!(
+            r#"
+[node]
+data_dir = "{0}/data"
+[listen]
+public = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+[auth]
+bootstrap_key_file = "{0}/first-key"
+[log]
+partitions = 8
+[log.embedded]
+segment = "16MiB"
+[store.embedded]
+cache = "32MiB"
+[telemetry]
+log_format = "json"
+[webhooks]
+allow_private = ["127.0.0.0/8"]
+allow_http = true
+[drain]
+announce = "200ms"
+requests = "5s"
+router = "5s"
+total = "20s"
+[dev]
+clock_control = true
+{1}
+"#,
+            dir.path().display(),
+            setup.config
+        );
+        let path = dir.path().join("trunkline.toml");
+        std::fs::write(&path, config).expect("the folder takes a file");
+        std::fs::create_dir_all(dir.path().join("data")).expect("a data folder");
+        // Allows what only tests may do on this data (moving the clock).
+        std::fs::write(dir.path().join("data").join(messaging::config::FOR_TESTS_FILE), "").expect("the folder takes a file");
+        let clock = Arc::new(SystemClock::default());
+        let shared: SharedClock = clock.clone();
+        let options = SimOptions { clock: shared, ..setup.platforms };
+        let whatsapp = WhatsappSim::start(options.clone()).await.expect("a simulator starts");
+        let telegram =
+            TelegramSim::start(SimOptions { credential: BOT_TOKEN.into(), ..options.clone() }).await.expect("a simulator starts");
+        let inbox = Inbox::start(InboxOptions::default()).await.expect("an inbox starts");
+        let process = Process::start(&path).await;
+        let key = std::fs::read_to_string(dir.path().join("first-key")).expect("the first key was written").trim().to_owned();
+        let client = Client::new(Duration::from_secs(40));
+        let mut system = Self {
+            process,
+            whatsapp,
+            telegram,
+            inbox,
+            key,
+            wa_account: String::new(),
+            tg_account: String::new(),
+            endpoint: String::new(),
+            secret: String::new(),
+            clock,
+            dir,
+            client,
+        };
+        system.connect(&options).await;
+        system
+    }
+
+    async fn connect(&mut self, options: &SimOptions) {
+        let whatsapp = json!({"channel": "whatsapp", "name": "number", "api_base": self.whatsapp.url(), "phone_number_id": options.account,
+            "access_token": options.credential, "app_secret": options.secret, "verify_token": "verify-me"});
+        let telegram = json!({"channel": "telegram", "name": "bot", "api_base": self.telegram.url(), "bot_token": BOT_TOKEN,
+            "secret_token": options.secret});
+        let made = self.ok("POST", "/v1/accounts", &whatsapp).await;
+        self.wa_account = made["id"].as_str().expect("an account has an id").to_owned();
+        let made = self.ok("POST", "/v1/accounts", &telegram).await;
+        self.tg_account = made["id"].as_str().expect("an account has an id").to_owned();
+        let endpoint = json!({"name": "crm", "url": format!("{}/crm", self.inbox.url()), "events": ["*"]});
+        let made = self.ok("POST", "/v1/endpoints", &endpoint).await;
+        self.endpoint = made["id"].as_str().expect("an endpoint has an id").to_owned();
+        self.secret = made["secret"].as_str().expect("the secret is shown once").to_owned();
+        self.point_hooks();
+    }
+
+    fn point_hooks(&self) {
+        self.whatsapp.set_hook(&self.hook("whatsapp", &self.wa_account));
+        self.telegram.set_hook(&self.hook("telegram", &self.tg_account));
+    }
+
+    /// The hook URL of an account.
+    pub fn hook(&self, channel: &str, account: &str) -> String {
+        format!("http://{}/hooks/{channel}/{account}", self.process.public)
+    }
+
+    /// The folder with the data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Starts the process again over the same data.
+    pub async fn restart(&mut self) {
+        self.process = Process::start(&self.dir.path().join("trunkline.toml")).await;
+        self.point_hooks();
+    }
+
+    /// A call with the admin key.
+    pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        self.try_call(method, path, headers, body).await.expect("the API answers")
+    }
+
+    /// The same, where the process may be gone.
+    pub async fn try_call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Response> {
+        let authorization = format!("Bearer {}", self.key);
+        let mut all = vec![("authorization", authorization.as_str()), ("content-type", "application/json")];
+        all.retain(|(name, _)| !headers.iter().any(|(given, _)| given == name));
+        all.extend(headers.iter().copied());
+        let url = format!("http://{}{path}", self.process.public);
+        let method = method.parse().expect("a method");
+        self.client.send(method, &url, &all, body.to_owned().into()).await.ok()
+    }
+
+    /// A call that must succeed, as JSON.
+    pub async fn ok(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let response = self.call(method, path, &[], &body).await;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        assert!((200..300).contains(&response.status), "{method} {path} answered {}: {text}", response.status);
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// GET as JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        self.ok("GET", path, &Value::Null).await
+    }
+
+    /// Sends a text; gives the id.
+    pub async fn send(&self, body: Value) -> String {
+        let reply = self.ok("POST", "/v1/messages", &body).await;
+        reply["id"].as_str().expect("a message has an id").to_owned()
+    }
+
+    /// A text to the customer's number.
+    pub fn text(&self, to: &str, text: &str) -> Value {
+        json!({"account": self.wa_account, "to": {"phone": format!("+{to}")}, "type": "text", "text": {"body": text}})
+    }
+
+    /// Waits until a message has a status.
+    pub async fn until_status(&self, id: &str, status: &str) -> Value {
+        let mut last = Value::Null;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            if let Some(response) = self.try_call("GET", &format!("/v1/messages/{id}"), &[], "").await
+                && response.status == 200
+            {
+                last = serde_json::from_slice(&response.body).expect("JSON");
+                if last["status"] == status {
+                    return last;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{id} never became {status}: {last:#}");
+    }
+
+    /// Waits for a delivery of an event of a type.
+    pub async fn event(&self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Received {
+        let found = self.inbox.wait_for(PATIENCE, |received| matches(received, kind, &wanted)).await;
+        found.unwrap_or_else(|| panic!("no {kind}; seen: {:#?}", self.kinds()))
+    }
+
+    /// The types of everything delivered so far.
+    pub fn kinds(&self) -> Vec<String> {
+        self.inbox.received().iter().map(|received| body(received)["type"].as_str().unwrap_or("?").to_owned()).collect()
+    }
+
+    /// Moves the clocks of the process and of the platforms.
+    pub async fn advance(&self, by: Duration) {
+        let body = json!({"advance": format!("{}s", by.as_secs())}).to_string();
+        let authorization = format!("Bearer {}", self.key);
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        let url = format!("http://{}/admin/clock", self.process.admin);
+        let response = self.client.post(&url, &headers, body).await.expect("the admin listener answers");
+        assert!((200..300).contains(&response.status), "{}: {}", response.status, String::from_utf8_lossy(&response.body));
+        self.clock.advance(by);
+    }
+
+    /// The admin listener's answer to a GET.
+    pub async fn admin(&self, path: &str) -> Response {
+        self.client.get(&format!("http://{}{path}", self.process.admin)).await.expect("the admin listener answers")
+    }
+
+    /// Checks a delivery's signature with the public library, not with our own code.
+    pub fn verify(&self, received: &Received) {
+        let hook = standardwebhooks::Webhook::new(&self.secret).expect("the secret is one of standard webhooks");
+        let mut headers = http::HeaderMap::new();
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            headers.insert(name, received.header(name).expect("a signed delivery has it").parse().expect("a header value"));
+        }
+        hook.verify(&received.body, &headers).expect("the public library takes the signature");
+    }
+}
+
+/// A delivery's body as JSON.
+pub fn body(received: &Received) -> Value {
+    serde_json::from_slice(&received.body).expect("a delivery is JSON")
+}
+
+fn matches(received: &Received, kind: &str, wanted: &impl Fn(&Value) -> bool) -> bool {
+    let body = body(received);
+    body["type"] == kind && wanted(&body)
+}

@@ -345,6 +345,10 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
                 desk.put(Key::PlatformId(tenant.id(), sending.account, reference), pointer.encode());
                 message.meta.platform_id = Some(platform_id);
             }
+            if let Some((_, state)) = desk.states.get(&message.conversation) {
+                let took = now.since(message.meta.accepted_at).as_secs_f64();
+                metrics::END_TO_END_DURATION_SECONDS.at([metrics::Direction::Outbound.index(), state.channel.index()]).record(took);
+            }
             if !desk.advance(tenant, &mut message, step(Status::Sent, None, None), "")? {
                 desk.save(tenant, &mut message)?;
             }

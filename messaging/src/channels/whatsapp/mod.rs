@@ -1,8 +1,8 @@
 //! WhatsApp Cloud API.
 //!
-//! In the order of a message's path: `receive` verifies and splits, `wire` names the shapes of the webhook, `people` says
-//! whom an event concerns, `parse` (with `content` and `news`) says what happened, `check` knows the limits, `request`
-//! builds the calls, `outcome` judges the answers.
+//! In the order of a message's path: `receive` verifies and splits, `envelope` and `wire` name the shapes of the webhook,
+//! `people` says whom an event concerns, `parse` (with `content` and `news`) says what happened, `check` knows the limits,
+//! `request` builds the calls, `outcome` judges the answers.
 //!
 //! One shape goes through: a piece is always an envelope with one entry, one change and one inner event, either the
 //! platform's own bytes or rebuilt around the exact bytes of the inner event.
@@ -14,6 +14,7 @@ use crate::limit::BudgetScope;
 
 mod check;
 mod content;
+mod envelope;
 mod news;
 mod outcome;
 mod parse;

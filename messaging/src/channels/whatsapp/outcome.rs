@@ -70,33 +70,30 @@ pub(super) fn detail(code: i64, title: &str) -> String {
 
 /// Takes out runs of digits that are long enough for a phone number, however they are grouped.
 fn scrub(text: &str) -> String {
-    let mut out = String::new();
-    let mut run = String::new();
-    let mut digits = 0;
-    let mut flush = |run: &mut String, digits: &mut usize, out: &mut String| {
-        if *digits >= TELLING_DIGITS {
-            out.push('…');
-            // What separates the run from the next word.
-            let tail = run.trim_end_matches(|last: char| !last.is_ascii_digit()).len();
-            out.push_str(&run[tail..]);
-        } else {
+    let cut = text.char_indices().nth(DETAIL_CHARS_MAX).map_or(text.len(), |(place, _)| place);
+    let mut rest = &text[..cut];
+    let mut out = String::with_capacity(rest.len());
+    while !rest.is_empty() {
+        let plain = rest.find(is_of_number).unwrap_or(rest.len());
+        out.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+        let (run, after) = rest.split_at(rest.find(|letter| !is_of_number(letter)).unwrap_or(rest.len()));
+        let digits = run.chars().filter(|letter| letter.is_numeric()).count();
+        if digits < TELLING_DIGITS {
             out.push_str(run);
-        }
-        run.clear();
-        *digits = 0;
-    };
-    for letter in text.chars().take(DETAIL_CHARS_MAX) {
-        let separator = matches!(letter, ' ' | '-' | '.' | '(' | ')' | '+');
-        if letter.is_numeric() || (separator && !run.is_empty()) || letter == '+' {
-            digits += usize::from(letter.is_numeric());
-            run.push(letter);
         } else {
-            flush(&mut run, &mut digits, &mut out);
-            out.push(letter);
+            // The separators at its ends belong to the words around it.
+            let number = run.trim_matches(|letter: char| !letter.is_numeric());
+            out.push_str(&run.replace(number, "…"));
         }
+        rest = after;
     }
-    flush(&mut run, &mut digits, &mut out);
     out
+}
+
+/// Digits, and what groups them.
+fn is_of_number(letter: char) -> bool {
+    letter.is_numeric() || matches!(letter, ' ' | '-' | '.' | '(' | ')' | '+')
 }
 
 #[derive(Deserialize)]

@@ -5,9 +5,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::content::{content, part};
+use super::envelope::{self, Single};
+use super::news;
 use super::people::{Contact, Ids, People, handle_of};
-use super::wire::{self, Event, List, Message, STANDBY, Seconds, Single, Str};
-use super::{news, wire::System};
+use super::wire::{Event, List, Message, STANDBY, Seconds, Str, System};
 use crate::channels::{Inbound, InboundBody, Malformed};
 use crate::clock::Timestamp;
 use crate::content::{Content, Handle, Unsupported};
@@ -15,7 +16,7 @@ use crate::content::{Content, Handle, Unsupported};
 pub(super) fn parse(piece: &[u8]) -> Result<Inbound, Malformed> {
     // No detail: the parser's own words may quote personal data.
     let text = std::str::from_utf8(piece).map_err(|_| Malformed("is not UTF-8".into()))?;
-    let single = wire::single(text).ok_or_else(|| Malformed("is not an envelope around one event".into()))?;
+    let single = envelope::single(text).ok_or_else(|| Malformed("is not an envelope around one event".into()))?;
     let people = People::of(single.contacts);
     Ids::of(&single.event, |ids| {
         let contact = people.find(ids).map(|(contact, _)| contact);

@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::envelope::{self, Batch, BatchEntry};
 use super::people::{Ids, People};
-use super::wire::{self, Batch, BatchEntry, Event, List, Str};
+use super::wire::{self, Event, List, Str};
 use crate::channels::{HandshakeReply, Piece, PieceKind, Received, Refusal, Verifier, any_mac_matches};
 use crate::content::Handle;
 use crate::exchange::WebhookRequest;
@@ -86,7 +87,7 @@ fn decoded(text: &str) -> Vec<u8> {
 /// One piece per inner event of an authentic body.
 fn pieces(body: &Bytes) -> Vec<Piece> {
     let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::unparsable(body.clone())] };
-    if let Some(single) = wire::single_of_lists(text) {
+    if let Some(single) = envelope::single_of_lists(text) {
         let handle = Ids::of(&single.event, |ids| ids.key_with(single.contacts));
         return vec![Piece::new(handle, single.event.piece_kind(&single.field), body.clone())];
     }
@@ -94,7 +95,7 @@ fn pieces(body: &Bytes) -> Vec<Piece> {
         Some(mut pieces) => {
             // The platform's own bytes where they already have the one shape.
             if let [piece] = &mut pieces[..]
-                && (piece.unparsable || wire::single(text).is_some())
+                && (piece.unparsable || envelope::single(text).is_some())
             {
                 piece.body = body.clone();
             }
@@ -107,7 +108,7 @@ fn pieces(body: &Bytes) -> Vec<Piece> {
 /// None: not an envelope, or one that cannot be split within bounds.
 fn split(text: &str) -> Option<Vec<Piece>> {
     let batch: Batch<'_> = serde_json::from_str(text).ok()?;
-    if &*batch.object != wire::OBJECT {
+    if &*batch.object != envelope::OBJECT {
         return None;
     }
     let mut splitter = Splitter { pieces: Vec::new(), bytes: 0, bytes_max: text.len() * SPLIT_GROWTH_MAX + SPLIT_SLACK_BYTES };
@@ -234,7 +235,7 @@ impl Shell<'_> {
     fn around(&self, value: &str) -> String {
         let mut out = String::with_capacity(value.len() + self.field.len() + 192);
         out.push_str("{\"object\":\"");
-        out.push_str(wire::OBJECT);
+        out.push_str(envelope::OBJECT);
         out.push_str("\",\"entry\":[{");
         for (name, raw) in [("\"id\":", self.entry.id), ("\"time\":", self.entry.time)] {
             if let Some(raw) = raw {

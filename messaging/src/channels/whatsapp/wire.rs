@@ -1,20 +1,17 @@
-//! The shapes of the webhook, borrowed from its bytes. They name only what is needed: what a receiver looks at is typed,
+//! The shapes of inner events, borrowed from the webhook's bytes. They name only what is needed: what a receiver looks at is typed,
 //! everything else stays raw until somebody asks.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::channels::PieceKind;
 use crate::clock::Timestamp;
 
-/// What every envelope calls itself.
-pub(super) const OBJECT: &str = "whatsapp_business_account";
 /// Conversations that Meta's own agent handles: the same shapes, but we only listen.
 pub(super) const STANDBY: &str = "standby";
 /// The handover of a conversation between Meta's agent and us.
@@ -60,7 +57,7 @@ pub(super) struct Seconds(pub Timestamp);
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
-        impl Visitor<'_> for Reader {
+        impl<'de> Visitor<'de> for Reader {
             type Value = Seconds;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("seconds as text or number")
@@ -77,77 +74,20 @@ impl<'de> Deserialize<'de> for Seconds {
             fn visit_f64<E>(self, secs: f64) -> Result<Seconds, E> {
                 Ok(Seconds(Timestamp::from_secs(secs as u64)))
             }
+            fn visit_bool<E>(self, _: bool) -> Result<Seconds, E> {
+                Ok(Seconds::default())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Seconds, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Seconds::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Seconds, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Seconds::default())
+            }
         }
         deserializer.deserialize_any(Reader)
     }
-}
-
-/// A list of at most one: reads without allocating, and gives up at the second element.
-#[derive(Debug)]
-pub(super) struct One<T>(pub Option<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for One<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
-            type Value = One<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of at most one")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<One<T>, A::Error> {
-                let first = seq.next_element()?;
-                if first.is_some() && seq.next_element::<IgnoredAny>()?.is_some() {
-                    return Err(de::Error::custom("more than one"));
-                }
-                Ok(One(first))
-            }
-        }
-        deserializer.deserialize_seq(Reader(PhantomData))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "V: Deserialize<'de>"))]
-struct Envelope<'a, V> {
-    #[serde(borrow)]
-    object: Str<'a>,
-    #[serde(borrow)]
-    entry: One<Entry<'a, V>>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "V: Deserialize<'de>"))]
-struct Entry<'a, V> {
-    time: Option<Seconds>,
-    #[serde(borrow)]
-    changes: One<Change<'a, V>>,
-}
-
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "V: Deserialize<'de>"))]
-struct Change<'a, V> {
-    #[serde(borrow)]
-    field: Str<'a>,
-    value: V,
-}
-
-/// A change's value with at most one inner event.
-#[derive(Deserialize)]
-struct Lists<'a> {
-    #[serde(borrow)]
-    contacts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<One<Message<'a>>>,
-    #[serde(borrow)]
-    statuses: Option<One<StatusNews<'a>>>,
-    #[serde(borrow)]
-    errors: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    calls: Option<One<Call<'a>>>,
-    #[serde(borrow)]
-    message_echoes: Option<One<Message<'a>>>,
-    #[serde(borrow)]
-    user_preferences: Option<One<Preference<'a>>>,
 }
 
 /// A message, or an echo of one.
@@ -412,99 +352,4 @@ impl<'a> Event<'a> {
             Self::Whole => PieceKind::Other,
         }
     }
-}
-
-impl<'a> Lists<'a> {
-    /// The one event, if there is exactly one.
-    fn event(self) -> Option<Event<'a>> {
-        let mut found = None;
-        let mut count = 0;
-        let mut take = |event: Option<Event<'a>>| {
-            count += usize::from(event.is_some());
-            found = found.take().or(event);
-        };
-        take(self.messages.and_then(|list| list.0).map(Event::Message));
-        take(self.statuses.and_then(|list| list.0).map(Event::Status));
-        take(self.errors.and_then(|list| list.0).map(Event::Error));
-        take(self.calls.and_then(|list| list.0).map(Event::Call));
-        take(self.message_echoes.and_then(|list| list.0).map(Event::Echo));
-        take(self.user_preferences.and_then(|list| list.0).map(Event::Preference));
-        match count {
-            0 => Some(Event::Whole),
-            1 => found,
-            _ => None,
-        }
-    }
-}
-
-/// A body with exactly one inner event.
-#[derive(Debug)]
-pub(super) struct Single<'a> {
-    pub field: Str<'a>,
-    /// When the platform sent it, where the envelope says so.
-    pub sent_at: Option<Seconds>,
-    pub contacts: Option<&'a RawValue>,
-    pub event: Event<'a>,
-}
-
-/// Reads a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds several or is
-/// something else.
-pub(super) fn single_of_lists(text: &str) -> Option<Single<'_>> {
-    let (field, sent_at, lists) = only_change::<Lists<'_>>(text)?;
-    if !is_split(&field) {
-        return None;
-    }
-    let contacts = lists.contacts;
-    Some(Single { field, sent_at, contacts, event: lists.event()? })
-}
-
-/// Reads any body that holds exactly one inner event.
-pub(super) fn single(text: &str) -> Option<Single<'_>> {
-    if let Some(single) = single_of_lists(text) {
-        return Some(single);
-    }
-    // The lists of such a change are its own affair and may have any shape.
-    let (field, sent_at, value) = only_change::<&RawValue>(text)?;
-    if is_split(&field) {
-        return None;
-    }
-    let event = Event::of_change(&field, value);
-    Some(Single { field, sent_at, contacts: None, event })
-}
-
-fn only_change<'a, V: Deserialize<'a>>(text: &'a str) -> Option<(Str<'a>, Option<Seconds>, V)> {
-    let envelope: Envelope<'a, V> = serde_json::from_str(text).ok()?;
-    if &*envelope.object != OBJECT {
-        return None;
-    }
-    let entry = envelope.entry.0?;
-    let change = entry.changes.0?;
-    Some((change.field, entry.time, change.value))
-}
-
-/// A body with any number of inner events.
-#[derive(Deserialize)]
-pub(super) struct Batch<'a> {
-    #[serde(borrow)]
-    pub object: Str<'a>,
-    #[serde(borrow)]
-    pub entry: Vec<BatchEntry<'a>>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct BatchEntry<'a> {
-    #[serde(borrow)]
-    pub id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub time: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub changes: Vec<BatchChange<'a>>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct BatchChange<'a> {
-    #[serde(borrow)]
-    pub field: Str<'a>,
-    #[serde(borrow)]
-    pub value: &'a RawValue,
 }

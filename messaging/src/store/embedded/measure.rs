@@ -1,6 +1,7 @@
 //! What the store costs. Run with
 //! `cargo test -p messaging --release store::embedded::measure -- --ignored --nocapture --test-threads 1`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,17 @@ fn process_seconds() -> f64 {
     let fields: Vec<&str> = after_name.split(' ').collect();
     let ticks: f64 = fields[11].parse::<f64>().expect("a number") + fields[12].parse::<f64>().expect("a number");
     ticks / TICKS_PER_SECOND
+}
+
+/// What each group of threads has used so far, in seconds.
+fn thread_seconds() -> BTreeMap<String, f64> {
+    let mut used = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task").expect("linux").flatten() {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let nanos: f64 = read("schedstat").split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        *used.entry(read("comm").trim().to_owned()).or_insert(0.0) += nanos / 1e9;
+    }
+    used
 }
 
 fn resident_mib() -> u64 {
@@ -134,6 +146,9 @@ fn cost_of_a_routers_work() {
         resident_mib(),
         store.disk().0 / MIB,
     );
+
+    let threads: Vec<String> = thread_seconds().iter().map(|(name, used)| format!("{name} {:.2}", used * 1e6 / total)).collect();
+    println!("us/event by thread: {}", threads.join(", "));
 
     for (name, kind, seed) in [("missing", 9, 0), ("present", 2, 0), ("present, again", 2, 0)] {
         let (before, started) = (process_seconds(), Instant::now());

@@ -38,7 +38,8 @@ impl Node {
         for row in tables.db.snapshot().prefix(&tables.node, [LEASE]) {
             let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
             let lease = decode_lease(&key, &value).ok_or_else(|| StoreError::Damaged("a lease does not read".to_owned()))?;
-            leases.insert(lease.shard, lease);
+            // The folder's lock says that nobody else lives: leases of the process before have ended with it, their epochs count on.
+            leases.insert(lease.shard, Lease { until: Timestamp::ZERO, ..lease });
         }
         Ok(Self { version: read_version(tables)?, leases })
     }
@@ -127,8 +128,8 @@ pub(super) fn read_directory(tables: &Tables) -> DirectoryAnswer {
     let mut rows = Vec::new();
     for row in snapshot.prefix(&tables.node, [ROW]) {
         let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
-        let name = String::from_utf8(key[1..].to_vec())
-            .map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
+        let name =
+            String::from_utf8(key[1..].to_vec()).map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
         rows.push((name, value.to_vec()));
     }
     Ok((version, rows))

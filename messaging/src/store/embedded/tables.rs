@@ -139,9 +139,7 @@ fn clear_unfinished_creation(dir: &Path) -> std::io::Result<()> {
 }
 
 fn plain_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .max_memtable_size(memtable_bytes)
-        .data_block_compression_policy(CompressionPolicy::disabled())
+    KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).data_block_compression_policy(CompressionPolicy::disabled())
 }
 
 /// The settings of a table, by measurement (`measure.rs`). They are fixed when the folder is made.
@@ -154,9 +152,10 @@ fn options(table: Table) -> KeyspaceCreateOptions {
             .filter_policy(bits_per_key(10.0)),
         Table::Pointers => plain_options(memtable("M_PTR", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_PTR")),
         Table::Conversations => plain_options(memtable("M_CNV", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_CNV")),
-        Table::Events => {
-            plain_options(memtable("M_EVT", 8)).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_EVT"))
-        }
+        Table::Events => plain_options(memtable("M_EVT", 8))
+            .expect_point_read_hits(true)
+            .filter_policy(bits_per_key(10.0))
+            .compaction_strategy(leveled("L_EVT")),
         Table::Shards => plain_options(4 * MIB).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)),
         Table::Quarantine => plain_options(MIB),
     }
@@ -170,11 +169,7 @@ fn memtable(name: &str, default: u64) -> u64 {
 }
 fn leveled(name: &str) -> Arc<Leveled> {
     let _ = name;
-    Arc::new(
-        Leveled::default()
-            .with_l0_threshold(env("L0", 4) as u8)
-            .with_table_target_size(env("LT", 64) * MIB),
-    )
+    Arc::new(Leveled::default().with_l0_threshold(env("L0", 4) as u8).with_table_target_size(env("LT", 64) * MIB))
 }
 
 fn bits_per_key(bits: f32) -> FilterPolicy {

@@ -1,0 +1,452 @@
+use super::*;
+
+/// A root secret that may be searched for in what is printed.
+const PEPPER: &str = "5ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3";
+
+struct Input<'a> {
+    mode: RunMode,
+    file: &'a str,
+    env: &'a [(&'a str, &'a str)],
+    flags: &'a [(&'a str, &'a str)],
+}
+
+const SERVE: Input<'_> = Input { mode: RunMode::Serve, file: "", env: &[], flags: &[("node.data_dir", "/var/lib/trunkline")] };
+const DEV: Input<'_> = Input { mode: RunMode::Dev, file: "", env: &[], flags: &[] };
+
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Loads; the file is called `t.toml` in what is printed.
+fn load(input: &Input<'_>) -> Result<Loaded, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    fs::write(&path, input.file).unwrap();
+    let loaded = Config::load(input.mode, Some(&path), owned(input.env).into_iter(), &owned(input.flags));
+    loaded.map_err(|errors| errors.to_string().replace(path.to_str().unwrap(), "t.toml"))
+}
+
+fn refused(input: &Input<'_>) -> String {
+    load(input).map(|_| "not refused".to_owned()).unwrap_or_else(|errors| errors)
+}
+
+#[test]
+fn the_defaults_serve() {
+    let config = load(&SERVE).unwrap().config;
+    assert_eq!(config.node.roles, [Role::Gateway, Role::Router]);
+    assert!(!config.node.name.is_empty());
+    assert_eq!(config.listen.public, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.http.max_hook_body, 4 << 20);
+    assert_eq!((config.log.partitions, config.log.max_record, config.log.fsync), (16, 4 << 20, Fsync::Group));
+    assert_eq!(config.limits.api_per_key, 1000.0);
+    assert_eq!(config.webhooks.schedule.len(), 10);
+    assert!(!config.webhooks.allow_http && config.webhooks.allow_private.is_empty());
+    assert!(!config.dev.clock_control && !config.log.skip_damage);
+    let whatsapp = &config.channels[&ChannelKind::Whatsapp];
+    assert_eq!((whatsapp.per_account, whatsapp.per_pair, whatsapp.api_version.as_str()), (80.0, 1.0 / 6.0, "v23.0"));
+    assert_eq!((whatsapp.window, whatsapp.window_warning), (Duration::from_secs(86_400), Duration::from_secs(3_600)));
+    let telegram = &config.channels[&ChannelKind::Telegram];
+    assert_eq!((telegram.per_account, telegram.per_pair, telegram.api_base.as_str()), (30.0, 1.0, "https://api.telegram.org"));
+    let data = Path::new("/var/lib/trunkline");
+    assert!(matches!(&config.auth.key_pepper, SecretSource::File { path, create: true } if *path == data.join("keys/pepper")));
+    assert_eq!(config.auth.bootstrap_key_file, Some(data.join("keys/bootstrap")));
+    let log = config.embedded_log(data);
+    assert_eq!((log.dir, log.max_record), (data.join("log"), (4 << 20) + RECORD_OVERHEAD as usize));
+    assert_eq!(config.embedded_store(data).cache_bytes, 256 << 20);
+}
+
+#[test]
+fn dev_needs_nothing_and_calls_this_machine() {
+    let config = load(&DEV).unwrap().config;
+    assert_eq!(config.node.data_dir, None);
+    assert!(matches!(config.auth.key_pepper, SecretSource::Generated) && config.auth.bootstrap_key_file.is_none());
+    assert!(config.webhooks.allow_http);
+    assert!(config.webhooks.allow_private.iter().any(|network| network.contains("127.0.0.1".parse().unwrap(), 9000)));
+    assert!(!config.webhooks.allow_private.iter().any(|network| network.contains("10.0.0.1".parse().unwrap(), 9000)));
+    let memory = load(&Input { flags: &[("log.ack", "memory"), ("dev.clock_control", "true")], ..DEV }).unwrap().config;
+    assert_eq!(memory.log.fsync, Fsync::Never);
+    assert!(memory.dev.clock_control);
+}
+
+#[test]
+fn every_key_stands_in_the_defaults_file_and_is_read() {
+    let settings = source::defaults().clone();
+    let mut faults = Vec::new();
+    let mut reader = reader::Reader::new(&settings, &mut faults, None);
+    build::config(RunMode::Dev, &mut reader);
+    let asked: Vec<&str> = reader.asked().iter().copied().collect();
+    let known: Vec<&str> = settings.keys().map(String::as_str).collect();
+    assert_eq!(asked, known);
+    for key in known {
+        let help = help(key).unwrap();
+        let text = help.lines().nth(1).unwrap();
+        assert!(text.ends_with(['.', ')']) && text.len() > 10, "{key} has no help: {help}");
+    }
+}
+
+#[test]
+fn the_defaults_file_is_a_file_that_loads_as_itself() {
+    let loaded = load(&Input { file: DEFAULTS, ..SERVE }).unwrap();
+    let plain = load(&SERVE).unwrap();
+    assert_eq!(loaded.changes(&plain), []);
+    let again = load(&Input { file: &plain.render(), ..SERVE }).unwrap();
+    assert_eq!(again.changes(&plain), []);
+}
+
+#[test]
+fn later_layers_win_and_are_named() {
+    let file = "[log]\npartitions = 4\n[webhooks]\ntimeout = \"7s\"\nallow_private = [\"10.1.0.0/16:8443\"]\n[http]\nmax_streams = 9\n";
+    let env = [
+        ("TRUNKLINE__WEBHOOKS__TIMEOUT", "8s"),
+        ("TRUNKLINE__LOG__EMBEDDED__MAX_BYTES", "1GiB"),
+        ("TRUNKLINE__LISTEN__TRUSTED_PROXIES", "10.0.0.0/8, 192.168.0.0/16"),
+        ("TRUNKLINE__WEBHOOKS__SCHEDULE", r#"["1s", "2s"]"#),
+        ("TRUNKLINE_SERVICE_HOST", "not ours"),
+        ("PATH", "/bin"),
+    ];
+    let flags = [("node.data_dir", "/data"), ("http.max_streams", "11"), ("http.http2", "false")];
+    let loaded = load(&Input { mode: RunMode::Serve, file, env: &env, flags: &flags }).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.log.partitions, 4);
+    assert_eq!(config.webhooks.timeout, Duration::from_secs(8));
+    assert_eq!(config.webhooks.allow_private, [AllowedNetwork { net: "10.1.0.0".parse().unwrap(), prefix: 16, port: Some(8443) }]);
+    assert_eq!(config.log.max_bytes, 1 << 30);
+    assert_eq!(config.listen.trusted_proxies.len(), 2);
+    assert_eq!(config.webhooks.schedule, [Duration::from_secs(1), Duration::from_secs(2)]);
+    assert_eq!((config.http.max_streams, config.http.http2), (11, false));
+
+    let origin = |key: &str| {
+        let effective = loaded.effective();
+        let origin = &effective.iter().find(|setting| setting.key == key).unwrap().origin;
+        origin.to_string().rsplit('/').next().unwrap().to_owned()
+    };
+    assert_eq!(origin("log.partitions"), "t.toml:2:1");
+    assert_eq!(origin("webhooks.timeout"), "environment TRUNKLINE__WEBHOOKS__TIMEOUT");
+    assert_eq!(origin("http.max_streams"), "command line");
+    assert_eq!(origin("http.header_timeout"), "default");
+    let dev = load(&DEV).unwrap();
+    assert!(dev.render().contains("allow_http = true  # default of dev\n"));
+}
+
+/// One fault each: (what is set in the file, message, help).
+const FAULTS: &[(&str, &str, &str)] = &[
+    // Keys that do not exist.
+    ("[log]\npartitons = 4", "there is no setting `log.partitons`", "did you mean `log.partitions`?"),
+    ("[lgo]\npartitions = 4", "there is no setting `lgo`", "`trunkline config defaults` prints every key"),
+    ("[webhook]\ntimeout = \"5s\"", "there is no setting `webhook`", "did you mean `webhooks`?"),
+    ("data_dir = \"/x\"", "there is no setting `data_dir`", "did you mean `node.data_dir`?"),
+    ("[router]\nsegment = 4", "there is no setting `router.segment`", "did you mean `log.embedded.segment`?"),
+    ("[log]\nembedded = true", "`log.embedded` is a section, not a key", "write [log.embedded] and the keys under it"),
+    ("log = \"embedded:\"", "`log` is a section, not a key", "write [log] and the keys under it"),
+    // Values of the wrong kind.
+    ("[http]\nbody_timeout = 15", "`http.body_timeout`: 15 is not a text", "write a duration in quotation marks, such as \"5s\""),
+    (
+        "[http]\nbody_timeout = \"15\"",
+        "`http.body_timeout`: \"15\" has no unit",
+        "write a number and a unit (us, ms, s, m, h, d), such as \"5s\" or \"1h30m\"",
+    ),
+    ("[http]\nbody_timeout = \"0s\"", "`http.body_timeout`: \"0s\" is too short", "write at least \"1ms\""),
+    (
+        "[http]\nmax_api_body = \"64MB\"",
+        "`http.max_api_body`: \"64MB\" is no size",
+        "write a whole number and a unit (B, KiB, MiB, GiB, TiB), such as \"64MiB\"",
+    ),
+    ("[http]\nmax_api_body = \"1B\"", "`http.max_api_body`: \"1B\" is out of range", "write a size from 1024 to 67108864 bytes"),
+    ("[http]\nhttp2 = \"yes\"", "`http.http2`: \"yes\" is not true or false", "write true or false, without quotation marks"),
+    ("[log]\npartitions = 64", "`log.partitions`: 64 is out of range", "write a whole number from 1 to 32"),
+    ("[log]\npartitions = \"4\"", "`log.partitions`: \"4\" is not a whole number", "write a whole number from 1 to 32"),
+    ("[log]\npartitions = -1", "`log.partitions`: -1 is out of range", "write a whole number from 1 to 32"),
+    ("[webhooks]\njitter = 1.5", "`webhooks.jitter`: 1.5 is out of range", "write a number from 0 to 1"),
+    ("[limits]\napi_per_key = \"80\"", "`limits.api_per_key`: \"80\" is no rate", "write a count and a time, such as \"80/s\" or \"1/6s\""),
+    (
+        "[listen]\npublic = \"localhost:80\"",
+        "`listen.public`: \"localhost:80\" is no address",
+        "write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
+    ),
+    ("[log.embedded]\nfsync = \"interval\"", "`log.embedded.fsync`: \"interval\" is none of the choices", "write \"group\" or \"each\""),
+    ("[telemetry]\nlog_format = \"xml\"", "`telemetry.log_format`: \"xml\" is none of the choices", "write \"auto\", \"text\" or \"json\""),
+    ("[dev]\nsimulate = [\"fax\"]", "`dev.simulate`: \"fax\" is none of the choices", "write \"whatsapp\" or \"telegram\""),
+    ("[dev]\nsimulate = [1]", "`dev.simulate`: [1] is not a list of texts", "write a list of texts, such as [\"…\", \"…\"]"),
+    (
+        "[webhooks]\nallow_private = [\"10.1.0.0/16\", \"10.1.2.3/16\"]",
+        "`webhooks.allow_private`: \"10.1.2.3/16\" has bits beyond its prefix",
+        "write 10.1.0.0/16, or 10.1.2.3/32 for the one address",
+    ),
+    (
+        "[listen]\ntrusted_proxies = [\"10.0.0.0/8:80\"]",
+        "`listen.trusted_proxies`: \"10.0.0.0/8:80\" has a port",
+        "write the network only; proxies call from any port",
+    ),
+    (
+        "[channels.whatsapp]\napi_version = \"23\"",
+        "`channels.whatsapp.api_version`: \"23\" is no version",
+        "write it as the platform does, such as \"v23.0\"",
+    ),
+    ("[webhooks]\nuser_agent = \"a\\nb\"", "`webhooks.user_agent`: \"\"\"\na\nb\"\"\" is no header value", "write visible ASCII letters"),
+    // What this build has not.
+    (
+        "[log]\nurl = \"kafka://b:9092\"",
+        "`log.url`: \"kafka://b:9092\" is not in this build",
+        "this build has the embedded log only: write url = \"embedded:\"",
+    ),
+    ("[log]\nurl = \"/tmp/log\"", "`log.url`: \"/tmp/log\" is unknown", "write \"embedded:\""),
+    (
+        "[store]\nurl = \"scylla://h/k\"",
+        "`store.url`: \"scylla://h/k\" is not in this build",
+        "this build has the embedded store only: write url = \"embedded:\"",
+    ),
+    (
+        "[limits]\nurl = \"redis://h\"",
+        "`limits.url`: \"redis://h\" is not in this build",
+        "this build has budgets inside the process only: write url = \"local:\"",
+    ),
+    ("[log.kafka]\ngroup = \"x\"", "`log.kafka` cannot be set", "this build has the embedded log only"),
+    (
+        "[tls]\ncert_file = \"x\"",
+        "`tls` cannot be set",
+        "this build does not speak TLS on its listeners; put a TLS proxy in front and name it in listen.trusted_proxies",
+    ),
+    (
+        "[telemetry]\notlp_endpoint = \"x\"",
+        "`telemetry.otlp_endpoint` cannot be set",
+        "this build writes no traces; use /metrics and GET /v1/messages/{id}/trace",
+    ),
+    ("[compat.meta]\nenabled = true", "`compat` cannot be set", "this build has no compatible APIs of platforms; use /v1"),
+    // Combinations.
+    (
+        "[node]\nroles = [\"router\"]",
+        "`node.roles` splits the roles, but this build has the embedded log only",
+        "write roles = [\"gateway\", \"router\"]; only one process can hold the embedded log's files",
+    ),
+    (
+        "[log]\nack = \"memory\"",
+        "`log.ack` is \"memory\": accepted events would be lost with the machine, and serve promises that none is",
+        "write ack = \"durable\"; many appends share one sync, so it costs little",
+    ),
+    (
+        "[listen]\nadmin = \"0.0.0.0:9090\"",
+        "`listen.admin` is 0.0.0.0:9090, which others can reach, and its health and metrics ask for no key",
+        "use 127.0.0.1:9090; or guard the port otherwise and set listen.allow_public_admin = true",
+    ),
+    ("[listen]\nadmin = \"127.0.0.1:8080\"", "`listen.public` and `listen.admin` are both 127.0.0.1:8080", "give each its own port"),
+    (
+        "[drain]\ntotal = \"30s\"",
+        "`drain.total` is 30s, but its parts (announce, requests, router) need 45s",
+        "set drain.total to at least \"45s\", or shorten a part",
+    ),
+    (
+        "[router]\ndedup_window = \"31d\"",
+        "`router.dedup_window` is longer than `retention.events`: ids would be remembered of events that are gone",
+        "shorten router.dedup_window, or keep events longer",
+    ),
+    (
+        "[node]\npublic_url = \"https://gw.example\"\n[webhooks]\nallow_http = true",
+        "`webhooks.allow_http` would send customers' messages over the internet in the clear, and `node.public_url` says that this node is public",
+        "take allow_http out; for an endpoint inside your own network, give it a TLS certificate of your own authority",
+    ),
+    (
+        "[dev]\nclock_control = true",
+        "`dev.clock_control` would let a caller move the clock of a node that serves",
+        "take it out; for a test of serve, put an empty file named `for-tests` into its data_dir first",
+    ),
+    (
+        "[http]\nmax_hook_body = \"8MiB\"",
+        "`http.max_hook_body` is larger than `log.max_record`: a body could be taken that the log refuses for ever",
+        "raise log.max_record to the same size",
+    ),
+    (
+        "[log.embedded]\nmax_bytes = \"200MiB\"",
+        "`log.embedded.max_bytes` has no room for two segments",
+        "retention drops whole segments: set log.embedded.segment to half of max_bytes or less",
+    ),
+    (
+        "[log.embedded]\nsegment = \"4MiB\"",
+        "`log.embedded.segment` has no room for a record of `log.max_record`",
+        "make segments larger than the largest record",
+    ),
+    ("[webhooks]\nschedule = []", "`webhooks.schedule` has no entry: nothing would be delivered", "write at least [\"0s\"]"),
+    (
+        "[webhooks]\nschedule = [\"40d\"]",
+        "`webhooks.schedule` takes longer than `retention.events`: the last tries would have nothing to deliver",
+        "shorten the schedule, or keep events longer",
+    ),
+    (
+        "[webhooks]\nconnect_timeout = \"20s\"",
+        "`webhooks.connect_timeout` is longer than `webhooks.timeout`",
+        "connecting is a part of the attempt: make it shorter",
+    ),
+    (
+        "[channels.whatsapp]\nwindow_warning = \"24h\"",
+        "`channels.whatsapp.window_warning` is not shorter than the window",
+        "make it shorter than channels.whatsapp.window",
+    ),
+    (
+        "[auth]\nkey_pepper_file = \"cred:pepper\"",
+        "`auth.key_pepper_file`: \"cred:pepper\" needs a credentials folder",
+        "start this as a systemd unit with LoadCredential=, or name a file",
+    ),
+];
+
+#[test]
+fn every_fault_has_its_message_and_its_cure() {
+    for (file, message, help) in FAULTS {
+        let text = refused(&Input { file, ..SERVE });
+        assert!(text.starts_with(&format!("error: {message}\n  --> t.toml:")), "{file}\n{text}");
+        assert!(text.contains(&format!("\n  = help: {help}\n")), "{file}\n{text}");
+        assert!(text.ends_with("\n\nthe configuration is refused"), "exactly one fault: {file}\n{text}");
+    }
+}
+
+#[test]
+fn faults_are_shown_like_a_compiler_does_all_at_once() {
+    let file = "[log]\n  partitons = 4\n\n[webhooks]\ntimeout = \"soon\"\n";
+    let env = [("TRUNKLINE__HTTP__MAX_STREAMS", "many"), ("TRUNKLINE__HTTP__MAX_STEAMS", "1")];
+    let text = refused(&Input { mode: RunMode::Serve, file, env: &env, flags: &[("store.retries", "-1")] });
+    let expected = r#"error: there is no setting `log.partitons`
+  --> t.toml:2:3
+   |
+ 2 |   partitons = 4
+   |   ^^^^^^^^^
+  = help: did you mean `log.partitions`?
+
+error: there is no setting `http.max_steams`
+  --> environment TRUNKLINE__HTTP__MAX_STEAMS
+  = help: did you mean `http.max_streams`?
+
+error: `node.data_dir` is empty: serve would keep nothing
+  --> default
+  = help: set node.data_dir (or TRUNKLINE__NODE__DATA_DIR) to a folder on a disk that survives restarts; `trunkline dev` needs none
+
+error: `http.max_streams`: "many" is not a whole number
+  --> environment TRUNKLINE__HTTP__MAX_STREAMS
+  = help: write a whole number from 1 to 10000
+
+error: `store.retries`: -1 is out of range
+  --> command line
+  = help: write a whole number from 0 to 100
+
+error: `webhooks.timeout`: "soon" is no duration
+  --> t.toml:5:1
+   |
+ 5 | timeout = "soon"
+   | ^^^^^^^
+  = help: write a number and a unit (us, ms, s, m, h, d), such as "5s" or "1h30m"
+
+the configuration is refused: 6 errors"#;
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn text_that_is_no_toml_is_shown_where_it_stops_making_sense() {
+    for (file, place) in [("[log\npartitions = 4", "t.toml:1:5"), ("[log]\nack = durable", "t.toml:2:7"), ("a = 1\na = 2", "t.toml:2:1")] {
+        let text = refused(&Input { file, ..SERVE });
+        assert!(text.starts_with("error: not valid TOML: ") && text.contains(&format!("--> {place}")), "{file}\n{text}");
+    }
+    let missing = Config::load(RunMode::Dev, Some(Path::new("/nowhere/t.toml")), std::iter::empty(), &[]).unwrap_err().to_string();
+    assert!(missing.starts_with("error: cannot read /nowhere/t.toml: No such file or directory"), "{missing}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let long = format!("{PEPPER}00");
+    for bad in [
+        format!("[auth]\nkey_pepper = \"{long}\""),
+        format!("[auth]\nkey_pepper = \"{PEPPER}"),
+        format!("[auth]\nkey_pepper = [\"{PEPPER}\"]"),
+    ] {
+        let text = refused(&Input { file: &bad, ..SERVE });
+        assert!(!text.contains(&PEPPER[..12]) && text.starts_with("error"), "{text}");
+    }
+    let file = format!("[auth]\nkey_pepper = \"{PEPPER}\"");
+    let loaded = load(&Input { file: &file, ..SERVE }).unwrap();
+    let SecretSource::Inline(secret) = &loaded.config.auth.key_pepper else { panic!("the pepper stands in the file") };
+    assert_eq!(secret.expose(), PEPPER);
+    for text in [loaded.render(), format!("{loaded:?}"), format!("{:?}", loaded.effective()), loaded.explain("auth.key_pepper").unwrap()] {
+        assert!(!text.contains(&PEPPER[..12]), "{text}");
+    }
+    assert!(loaded.render().contains("key_pepper = \"(secret)\""));
+    let both = format!("{file}\nkey_pepper_file = \"/x\"");
+    assert!(refused(&Input { file: &both, ..SERVE }).contains("are both set"));
+}
+
+#[test]
+fn secrets_come_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("pepper"), format!("{PEPPER}\n")).unwrap();
+    let env = [("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("TRUNKLINE__AUTH__KEY_PEPPER_FILE", "cred:pepper")];
+    let config = load(&Input { env: &env, ..SERVE }).unwrap().config;
+    assert_eq!(config.auth.key_pepper.read().unwrap().unwrap().expose(), PEPPER);
+
+    let missing = SecretSource::File { path: folder.path().join("none"), create: false };
+    assert!(missing.read().is_err(), "a file that was named must be there");
+    let own = SecretSource::File { path: folder.path().join("none"), create: true };
+    assert!(own.read().unwrap().is_none(), "one that was not is made");
+    for name in ["cred:", "cred:../x", "cred:.."] {
+        let env = [("CREDENTIALS_DIRECTORY", "/run"), ("TRUNKLINE__AUTH__KEY_PEPPER_FILE", name)];
+        assert!(refused(&Input { env: &env, ..SERVE }).contains("is no credential's name"), "{name}");
+    }
+}
+
+#[test]
+fn what_is_refused_has_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(FOR_TESTS_FILE), "").unwrap();
+    let allowed = [
+        ("listen.admin", "0.0.0.0:9090", "listen.allow_public_admin", "true"),
+        ("listen.admin", "[::1]:9090", "http.http2", "true"),
+        ("webhooks.allow_http", "true", "node.public_url", "http://gw.example"),
+        ("webhooks.allow_http", "true", "node.public_url", "https://localhost:8443"),
+        ("webhooks.allow_http", "true", "node.public_url", "https://10.0.0.7"),
+        ("drain.total", "30s", "drain.router", "5s"),
+        ("router.dedup_window", "31d", "retention.events", "40d"),
+        ("http.max_hook_body", "8MiB", "log.max_record", "8MiB"),
+        ("log.embedded.max_bytes", "200MiB", "log.embedded.segment", "64MiB"),
+        ("dev.clock_control", "true", "node.data_dir", folder.path().to_str().unwrap()),
+        ("channels.telegram.enabled", "false", "channels.whatsapp.enabled", "true"),
+        ("log.embedded.on_damage", "skip", "log.url", "embedded:"),
+    ];
+    for (key, value, other, other_value) in allowed {
+        let flags = [("node.data_dir", "/var/lib/trunkline"), (key, value), (other, other_value)];
+        let loaded = load(&Input { flags: &flags, ..SERVE });
+        assert!(loaded.is_ok(), "{key} {other}: {loaded:?}");
+    }
+    let off = load(&Input { flags: &[("channels.telegram.enabled", "false")], ..DEV }).unwrap();
+    assert_eq!(off.config.channels.keys().collect::<Vec<_>>(), [&ChannelKind::Whatsapp]);
+}
+
+#[test]
+fn a_key_is_explained() {
+    let file = "[limits]\nmax_wait = \"9s\"";
+    let loaded = load(&Input { file, ..SERVE }).unwrap();
+    let text = loaded.explain("limits.max_wait").unwrap();
+    let expected = "limits.max_wait
+A send that would have to wait longer for its budget is refused instead of queued.
+
+default  \"30s\"
+sets     TRUNKLINE__LIMITS__MAX_WAIT
+change   changes on reload
+value    \"9s\"
+from     ";
+    assert!(text.starts_with(expected) && text.ends_with("t.toml:2:1"), "{text}");
+    assert_eq!(help("limits.max_wiat").unwrap_err().help, "did you mean `limits.max_wait`?");
+    assert_eq!(help("tls.cert_file").unwrap_err().message, "`tls.cert_file` cannot be set");
+}
+
+#[test]
+fn a_reload_tells_what_changed_and_whether_it_is_live() {
+    let before = load(&SERVE).unwrap();
+    let flags = [("node.data_dir", "/var/lib/trunkline"), ("limits.max_wait", "5s"), ("log.partitions", "4")];
+    let after = load(&Input { flags: &flags, ..SERVE }).unwrap();
+    let change = |key: &str, live| Change { key: key.to_owned(), live };
+    assert_eq!(before.changes(&after), [change("limits.max_wait", true), change("log.partitions", false)]);
+}
+
+proptest::proptest! {
+    /// Whatever stands in the file or the environment, loading answers and never panics.
+    #[test]
+    fn no_text_panics(file in "\\PC{0,60}|\\[(log|auth|webhooks)\\]\n[a-z_]{1,12} = \\PC{0,20}", value in "\\PC{0,20}") {
+        let keys: Vec<String> = source::defaults().keys().map(|key| format!("TRUNKLINE__{}", key.to_uppercase().replace('.', "__"))).collect();
+        let env: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
+        let _ = load(&Input { file: &file, env: &env, ..SERVE });
+    }
+}

@@ -1,0 +1,362 @@
+//! Composition: from the configuration to backends to roles. The only file that names both stations.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use messaging::BoxFuture;
+use messaging::clock::{SharedClock, SystemClock};
+use messaging::config::{Ack, Config, SecretSource};
+use messaging::exchange::{HttpRequest, HttpResponse};
+use messaging::keeper::DirectoryKeeper;
+use messaging::log::{Fsync, Log};
+use messaging::metrics::{self, Exporter};
+use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
+use messaging::store::Store;
+use router::egress::{AllowedNetwork, Door, Policy};
+use tokio::sync::{Notify, broadcast};
+
+/// Bytes of an answer that account checks and endpoint tests read.
+const ANSWER_MAX: usize = 64 * 1024;
+/// Lines of the tail that a slow reader may lag behind.
+const TAIL_LINES: usize = 1024;
+/// How long a shard's lease holds without renewal.
+const LEASE_TTL: Duration = Duration::from_secs(10);
+/// How often a process looks whether the directory changed.
+const DIRECTORY_POLL: Duration = Duration::from_secs(1);
+/// How often histograms are drained and gauges set.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// A node that was built and not yet started.
+pub struct Node {
+    config: Config,
+    clock: Arc<SystemClock>,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    pub keeper: DirectoryKeeper,
+    pub keyring: Keyring,
+    limit: Arc<dyn messaging::limit::Limit>,
+    door: Arc<Door>,
+    tail: router::plan::Tail,
+    exporter: Arc<Exporter>,
+    drain: Arc<Notify>,
+    gateway: gateway::Gateway,
+    listeners: gateway::Listeners,
+}
+
+/// The ways out for the gateway: through the one guarded door.
+struct Caller(Arc<Door>);
+
+impl gateway::OutboundCall for Caller {
+    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>> {
+        Box::pin(async move {
+            let client = self.0.client(&request.url).map_err(|error| error.to_string())?;
+            let sent = client.send(request, timeout, ANSWER_MAX).await.map_err(|error| error.to_string())?;
+            Ok(sent.response)
+        })
+    }
+}
+
+impl Node {
+    /// Binds the ports, opens the backends, and makes the first key where there is none. Nothing is served yet.
+    pub async fn build(config: Config, data_dir: &Path, exporter: Arc<Exporter>) -> anyhow::Result<Self> {
+        let listeners = gateway::Listeners::bind(config.listen.public, Some(config.listen.admin), cores())
+            .context("a listener cannot be bound: is another process on the port? (listen.public, listen.admin)")?;
+        std::fs::create_dir_all(data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
+        let keyring = Keyring::from_root(&root_secret(&config.auth.key_pepper)?);
+        let clock = Arc::new(SystemClock::default());
+        let shared: SharedClock = clock.clone();
+        let mut log_settings = config.embedded_log(data_dir);
+        if config.log.ack == Ack::Memory {
+            log_settings.fsync = Fsync::Never;
+        }
+        let store_settings = config.embedded_store(data_dir);
+        let (log, store) = tokio::task::spawn_blocking({
+            let shared = shared.clone();
+            move || -> anyhow::Result<_> {
+                let log = messaging::log::open_embedded(log_settings, shared.clone())?;
+                let store = messaging::store::open_embedded(store_settings, shared)?;
+                Ok((log, store))
+            }
+        })
+        .await??;
+        let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
+        keeper.refresh().await?;
+        let door = Arc::new(door(&config, shared.clone())?);
+        let tail = Arc::new(broadcast::channel(TAIL_LINES).0);
+        let limit = messaging::limit::open_local(shared.clone());
+        let drain = Arc::new(Notify::new());
+        let public_url = config.node.public_url.clone().unwrap_or_else(|| format!("http://{}", listeners.public_address()));
+        let parts = gateway::Parts {
+            log: log.clone(),
+            store: store.clone(),
+            keeper: keeper.clone(),
+            keyring: keyring.clone(),
+            clock: shared,
+            limit: limit.clone(),
+            channels: config.channels.clone(),
+            caller: Arc::new(Caller(door.clone())),
+            is_allowed_url: {
+                let door = door.clone();
+                Arc::new(move |url| door.policy().check_url(url).map(|_| ()).map_err(|error| error.to_string()))
+            },
+            admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
+        };
+        let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
+        Ok(Self { config, clock, log, store, keeper, keyring, limit, door, tail, exporter, drain, gateway, listeners })
+    }
+
+    /// Where the public listener is.
+    pub fn public(&self) -> std::net::SocketAddr {
+        self.listeners.public_address()
+    }
+
+    /// Where the admin listener is.
+    pub fn admin(&self) -> std::net::SocketAddr {
+        self.listeners.admin_address().expect("the admin listener is always bound")
+    }
+
+    /// The first admin key, made where the directory holds no tenant yet; written to `file` for its owner only.
+    pub async fn first_key(&self, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
+        let Some(key) = gateway::admin::first_key(&self.keeper, &self.keyring, &(self.clock.clone() as SharedClock)).await? else {
+            return Ok(None);
+        };
+        if let Some(path) = file {
+            write_private(path, key.expose()).with_context(|| format!("the first key cannot be written to {}", path.display()))?;
+        }
+        Ok(Some(key))
+    }
+
+    /// Serves until told to stop by a signal or the admin listener, then drains. `started` runs when both stations work.
+    pub async fn run<F: Future<Output = ()> + Send + 'static>(self, started: F) -> anyhow::Result<()> {
+        let router = router::Router::start(self.router_parts(), router_options(&self.config));
+        let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), self.log.clone(), self.store.clone()));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (gateway, listeners) = (self.gateway, self.listeners);
+        let serving = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            gateway.serve(listeners, stopped).await
+        });
+        let running = tokio::spawn(started);
+        wait_for_stop(&self.drain).await;
+        tracing::info!("draining");
+        metrics::DRAINING.at([]).set(1.0);
+        // A second signal ends the process at once.
+        let second = tokio::spawn(async {
+            signals().await;
+            std::process::exit(130);
+        });
+        let _ = stop.send(());
+        match serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the gateway ended with an error"),
+            Err(error) => tracing::error!(%error, "the gateway ended in a panic"),
+        }
+        running.abort();
+        router.stop().await;
+        poll.abort();
+        self.log.close().await;
+        self.store.close().await;
+        second.abort();
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn router_parts(&self) -> router::Parts {
+        router::Parts {
+            log: self.log.clone(),
+            store: self.store.clone(),
+            keeper: self.keeper.clone(),
+            keyring: self.keyring.clone(),
+            clock: self.clock.clone(),
+            limit: self.limit.clone(),
+            channels: self.config.channels.clone(),
+            door: self.door.clone(),
+            tail: self.tail.clone(),
+        }
+    }
+}
+
+/// The root secret: as configured, or made and written at the first start.
+fn root_secret(source: &SecretSource) -> anyhow::Result<[u8; KEY_BYTES]> {
+    if let Some(text) = source.read().context("auth.key_pepper_file cannot be read")? {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.expose().trim().as_bytes()).ok();
+        let Some(bytes) = bytes.and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok()) else {
+            bail!("auth.key_pepper is not 32 bytes in hexadecimal; make one with `openssl rand -hex 32`");
+        };
+        return Ok(bytes);
+    }
+    let mut bytes = [0; KEY_BYTES];
+    fill_random(&mut bytes);
+    if let SecretSource::File { path, .. } = source {
+        write_private(path, &data_encoding::HEXLOWER.encode(&bytes))
+            .with_context(|| format!("the root secret cannot be written to {}", path.display()))?;
+    }
+    Ok(bytes)
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let temporary = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(folder) = path.parent() {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn door(config: &Config, clock: SharedClock) -> anyhow::Result<Door> {
+    let webhooks = &config.webhooks;
+    let allow = webhooks
+        .allow_private
+        .iter()
+        .map(|network| AllowedNetwork { net: network.net, prefix: network.prefix, port: network.port })
+        .collect();
+    let settings = router::egress::Settings {
+        policy: Policy { allow, allow_http: webhooks.allow_http, ..Policy::default() },
+        connect_timeout: webhooks.connect_timeout,
+        idle_per_client_max: webhooks.concurrency_per_endpoint.max(16),
+        user_agent: user_agent(config),
+        ..router::egress::Settings::default()
+    };
+    Ok(Door::new(settings, clock)?)
+}
+
+fn user_agent(config: &Config) -> http::HeaderValue {
+    http::HeaderValue::try_from(config.webhooks.user_agent.as_str()).unwrap_or(http::HeaderValue::from_static("trunkline"))
+}
+
+fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
+    let http = &config.http;
+    gateway::Options {
+        public_url,
+        http: gateway::HttpLimits {
+            max_connections: http.max_connections,
+            max_in_flight: http.max_in_flight,
+            header_timeout: http.header_timeout,
+            body_timeout: http.body_timeout,
+            idle_timeout: http.idle_timeout,
+            max_hook_body: http.max_hook_body,
+            max_api_body: http.max_api_body,
+            max_batch_body: http.max_batch_body,
+            http2: http.http2,
+            max_streams: http.max_streams,
+        },
+        drain: gateway::Drain { announce: config.drain.announce, requests: config.drain.requests },
+        threads: 0,
+        api_per_key: config.limits.api_per_key,
+        api_burst: config.limits.burst,
+        idempotency_ttl: config.retention.idempotency,
+    }
+}
+
+fn router_options(config: &Config) -> router::Options {
+    let webhooks = &config.webhooks;
+    router::Options {
+        max_in_flight_per_shard: config.router.max_in_flight_per_shard.max(1024),
+        commit_interval: config.router.commit_interval,
+        lease_ttl: LEASE_TTL,
+        drain: config.drain.router,
+        webhooks: Arc::new(router::WebhookSettings {
+            timeout: webhooks.timeout,
+            schedule: webhooks.schedule.clone(),
+            jitter: webhooks.jitter,
+            concurrency_per_endpoint: webhooks.concurrency_per_endpoint,
+            disable_after: webhooks.disable_after,
+            max_response: webhooks.max_response,
+            user_agent: user_agent(config),
+        }),
+    }
+}
+
+fn admin_parts(
+    config: &Config,
+    clock: &Arc<SystemClock>,
+    exporter: &Arc<Exporter>,
+    tail: &router::plan::Tail,
+    drain: &Arc<Notify>,
+) -> gateway::AdminParts {
+    let (exporter, tail, drain) = (exporter.clone(), tail.clone(), drain.clone());
+    gateway::AdminParts {
+        metrics: Some(Arc::new(move || exporter.render())),
+        advance_clock: config.dev.clock_control.then(|| {
+            let clock = clock.clone();
+            Arc::new(move |by| clock.advance(by)) as Arc<dyn Fn(Duration) + Send + Sync>
+        }),
+        tail: Some(Arc::new(move || Box::pin(lines(tail.subscribe())) as gateway::TailLines)),
+        drain: Some(Arc::new(move || drain.notify_one())),
+        ready: Vec::new(),
+    }
+}
+
+/// Tail lines as JSON; a reader that lags loses the oldest.
+fn lines(receiver: broadcast::Receiver<router::plan::TailLine>) -> impl futures_util::Stream<Item = String> + Send {
+    futures_util::stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(line) => return Some((serde_json::to_string(&line).unwrap_or_default(), receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+/// Keeps the directory's snapshot and the gauges true.
+async fn watch(keeper: DirectoryKeeper, exporter: Arc<Exporter>, log: Arc<dyn Log>, store: Arc<dyn Store>) {
+    let mut poll = tokio::time::interval(DIRECTORY_POLL);
+    let mut upkeep = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            _ = poll.tick() => {
+                if let Err(error) = keeper.refresh().await {
+                    tracing::warn!(%error, "directory not refreshed, the last snapshot stays");
+                }
+            }
+            _ = upkeep.tick() => {
+                exporter.upkeep();
+                let (waiting, limit) = log.queue();
+                metrics::LOG_PRODUCER_QUEUE_RECORDS.at([]).set(waiting as f64);
+                metrics::LOG_PRODUCER_QUEUE_LIMIT_RECORDS.at([]).set(limit as f64);
+                let ((log_used, log_limit), (store_used, store_limit)) = (log.disk(), store.disk());
+                metrics::STORE_DISK_USAGE_BYTES.at([metrics::DiskComponent::Log.index()]).set(log_used as f64);
+                metrics::STORE_DISK_USAGE_BYTES.at([metrics::DiskComponent::Store.index()]).set(store_used as f64);
+                metrics::STORE_DISK_LIMIT_BYTES.at([]).set((log_limit + store_limit) as f64);
+            }
+        }
+    }
+}
+
+async fn wait_for_stop(drain: &Notify) {
+    tokio::select! {
+        () = signals() => {}
+        () = drain.notified() => {}
+    }
+}
+
+async fn signals() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        tracing::error!("no signal handler, the process ends only by kill -9 or /admin/drain");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,213 @@
+//! The router over a real store, a log in memory, and servers on loopback that play platform and subscriber.
+
+mod rig;
+
+use std::time::Duration;
+
+use messaging::content::{Content, Handle, Template, Text};
+use messaging::outcome::Status;
+use rig::{Answer, Rig};
+
+fn text(body: &str) -> Content {
+    Content::Text(Text { body: body.into(), preview_url: None })
+}
+
+/// A message comes in, is stored, and reaches the subscriber signed and in order; the window opens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_is_delivered() {
+    let rig = Rig::start().await;
+    for n in 0..5 {
+        rig.customer_writes("16505551234", &format!("hello {n}"), n).await;
+    }
+    let deliveries = rig.inbox.wait_for(6).await;
+    let kinds: Vec<_> = deliveries.iter().map(|d| d.kind.as_str()).collect();
+    assert_eq!(kinds[0], "conversation.window.opened");
+    assert!(kinds[1..].iter().all(|kind| *kind == "message.received"), "{kinds:?}");
+    let sequences: Vec<_> = deliveries.iter().map(|d| d.sequence).collect();
+    assert_eq!(sequences, [1, 2, 3, 4, 5, 6], "numbered without a gap and in order");
+    for delivery in &deliveries {
+        rig.verify(delivery);
+        assert_eq!(delivery.attempt, 1);
+    }
+    rig.stop().await;
+}
+
+/// The same webhook three times is one row, one event, one delivery.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicates_have_one_effect() {
+    let rig = Rig::start().await;
+    for _ in 0..3 {
+        rig.customer_writes("16505551234", "once", 7).await;
+    }
+    rig.customer_writes("16505551234", "after", 8).await;
+    let deliveries = rig.inbox.wait_for(3).await;
+    rig.quiet().await;
+    assert_eq!(rig.inbox.all().len(), 3, "opened, once, after: {:?}", deliveries.iter().map(|d| &d.kind).collect::<Vec<_>>());
+    rig.stop().await;
+}
+
+/// A send inside the window reaches the platform once; its statuses come back and are joined; read does not fall back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_goes_out_and_its_statuses_come_back() {
+    let rig = Rig::start().await;
+    rig.customer_writes("16505551234", "hi", 1).await;
+    rig.inbox.wait_for(2).await;
+    let message = rig.send("16505551234", text("hello back")).await;
+    let sent = rig.inbox.wait_for_kind("message.sent", 1).await;
+    assert_eq!(sent[0].body["data"]["message"]["id"], message.to_string());
+    let platform_id = sent[0].body["data"]["message"]["platform_id"].as_str().unwrap().to_owned();
+    for status in ["read", "delivered", "sent"] {
+        rig.status(&platform_id, "16505551234", status, None).await;
+    }
+    rig.inbox.wait_for_kind("message.read", 1).await;
+    rig.quiet().await;
+    assert_eq!(rig.inbox.of_kind("message.delivered").len(), 0, "a status below the one reached is no news");
+    assert_eq!(rig.status_of(message).await, Status::Read);
+    assert_eq!(rig.platform.calls(), 1);
+    rig.stop().await;
+}
+
+/// Outside the window free text is refused before any call; a template, or a fallback, goes out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_window_is_kept() {
+    let rig = Rig::start().await;
+    let refused = rig.send("16505550000", text("too late")).await;
+    rig.inbox.wait_for_kind("message.failed", 1).await;
+    assert_eq!(rig.status_of(refused).await, Status::Failed);
+    assert_eq!(rig.platform.calls(), 0);
+    let template = Template { name: "hi".into(), language: "en".into(), params: vec![], components: None };
+    let sent = rig.send("16505550000", Content::Template(template.clone())).await;
+    let fallen_back = rig.send_with("16505550001", text("free"), |send| send.fallback = Some(template.clone())).await;
+    rig.inbox.wait_for_kind("message.sent", 2).await;
+    assert_eq!(rig.status_of(sent).await, Status::Sent);
+    assert_eq!(rig.status_of(fallen_back).await, Status::Sent);
+    let bodies = rig.platform.bodies();
+    assert!(bodies.iter().all(|body| body.contains("\"template\"")), "{bodies:?}");
+    rig.stop().await;
+}
+
+/// A time-out after the request may have been read is `unknown`, is not sent again, and the platform's status settles it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_send_is_settled_by_its_status() {
+    let rig = Rig::start().await;
+    rig.customer_writes("16505551234", "hi", 1).await;
+    rig.inbox.wait_for(2).await;
+    rig.platform.answer_next(Answer::CloseAfterRead);
+    let message = rig.send("16505551234", text("did it arrive?")).await;
+    rig.inbox.wait_for_kind("message.unknown", 1).await;
+    assert_eq!(rig.status_of(message).await, Status::Unknown);
+    rig.status("wamid.late", "16505551234", "delivered", Some(message)).await;
+    rig.inbox.wait_for_kind("message.delivered", 1).await;
+    assert_eq!(rig.status_of(message).await, Status::Delivered);
+    assert_eq!(rig.platform.calls(), 1, "never sent twice");
+    rig.stop().await;
+}
+
+/// An endpoint that fails gets its deliveries later, in order, marked with rising attempts; others are not held up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_endpoint_is_retried_in_order() {
+    let rig = Rig::start().await;
+    rig.inbox.answer_next(Answer::Status(500));
+    for n in 0..4 {
+        rig.customer_writes("16505551234", &format!("m{n}"), n).await;
+    }
+    rig.inbox.wait_for(1).await;
+    rig.quiet().await;
+    assert_eq!(rig.inbox.all().len(), 1, "everything of the conversation waits behind the failure");
+    rig.clock.advance(Duration::from_secs(10));
+    let deliveries = rig.inbox.wait_for(6).await;
+    let order: Vec<_> = deliveries.iter().map(|d| (d.sequence, d.attempt)).collect();
+    assert_eq!(order, [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (5, 1)]);
+    assert_eq!(deliveries[0].id, deliveries[1].id, "the same webhook-id");
+    rig.stop().await;
+}
+
+/// 410 disables the endpoint.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gone_disables() {
+    let rig = Rig::start().await;
+    rig.inbox.answer_next(Answer::Status(410));
+    rig.customer_writes("16505551234", "m", 1).await;
+    rig.inbox.wait_for(1).await;
+    rig.until(|rig| rig.endpoint_disabled()).await;
+    rig.stop().await;
+}
+
+/// What was under way when the process died is taken up by the next owner: nothing lost, numbers kept, attempts risen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_owner_takes_up() {
+    let rig = Rig::start().await;
+    rig.inbox.answer_next(Answer::Hang);
+    rig.customer_writes("16505551234", "m1", 1).await;
+    rig.customer_writes("16505551234", "m2", 2).await;
+    rig.inbox.wait_for(1).await;
+    let rig = rig.die_and_restart().await;
+    let deliveries = rig.inbox.wait_for(4).await;
+    let taken_up: Vec<_> = deliveries[1..].iter().map(|d| (d.sequence, d.attempt)).collect();
+    assert_eq!(taken_up, [(1, 2), (2, 2), (3, 2)]);
+    assert_eq!(deliveries[0].id, deliveries[1].id);
+    rig.stop().await;
+}
+
+/// The process dies while the platform may have the message: unknown, told, not sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_send_is_unknown() {
+    let rig = Rig::start().await;
+    rig.customer_writes("16505551234", "hi", 1).await;
+    rig.inbox.wait_for(2).await;
+    rig.platform.answer_next(Answer::Hang);
+    let message = rig.send("16505551234", text("x")).await;
+    rig.until(|rig| rig.platform.calls() == 1).await;
+    let rig = rig.die_and_restart().await;
+    rig.inbox.wait_for_kind("message.unknown", 1).await;
+    assert_eq!(rig.status_of(message).await, Status::Unknown);
+    rig.quiet().await;
+    assert_eq!(rig.platform.calls(), 1);
+    rig.stop().await;
+}
+
+/// A person first seen by phone and BSUID, later by BSUID alone, stays one conversation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aliases_lead_to_one_conversation() {
+    let rig = Rig::start().await;
+    rig.customer_writes_as(Some("16505551234"), Some("US.13491208655302741918"), "one", 1).await;
+    rig.inbox.wait_for(2).await;
+    rig.until_linked(Handle::bsuid("US.13491208655302741918")).await;
+    rig.customer_writes_as(None, Some("US.13491208655302741918"), "two", 2).await;
+    let deliveries = rig.inbox.wait_for(3).await;
+    let conversations: std::collections::BTreeSet<_> = deliveries.iter().map(|d| d.conversation.clone()).collect();
+    assert_eq!(conversations.len(), 1);
+    assert_eq!(deliveries[2].sequence, 3);
+    rig.stop().await;
+}
+
+/// Window events: closing an hour before, closed at its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn window_timers_fire() {
+    let rig = Rig::start().await;
+    rig.customer_writes("16505551234", "hi", 1).await;
+    rig.inbox.wait_for(2).await;
+    rig.clock.advance(Duration::from_secs(23 * 3600 + 60));
+    rig.inbox.wait_for_kind("conversation.window.closing", 1).await;
+    rig.clock.advance(Duration::from_secs(3600));
+    rig.inbox.wait_for_kind("conversation.window.closed", 1).await;
+    rig.stop().await;
+}
+
+/// Rate limits of the platform hold the message back and let it go later, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limited_send_waits() {
+    let rig = Rig::start().await;
+    rig.customer_writes("16505551234", "hi", 1).await;
+    rig.inbox.wait_for(2).await;
+    rig.platform
+        .answer_next(Answer::Body(429, r#"{"error":{"message":"(#130429) Rate limit hit","type":"OAuthException","code":130429}}"#.into()));
+    let message = rig.send("16505551234", text("x")).await;
+    rig.until(|rig| rig.platform.calls() == 1).await;
+    rig.quiet().await;
+    assert_eq!(rig.status_of(message).await, Status::Queued);
+    rig.clock.advance(Duration::from_secs(30));
+    rig.inbox.wait_for_kind("message.sent", 1).await;
+    assert_eq!(rig.platform.calls(), 2);
+    rig.stop().await;
+}

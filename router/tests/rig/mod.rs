@@ -1,0 +1,668 @@
+//! The test bench of the router.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use messaging::BoxFuture;
+use messaging::channels::{ChannelKind, ChannelSettings};
+use messaging::clock::{Clock, ManualClock, SystemClock, Timestamp};
+use messaging::content::{Content, Handle};
+use messaging::directory::*;
+use messaging::event::EventFilter;
+use messaging::exchange::WebhookRequest;
+use messaging::ids::*;
+use messaging::keeper::{Change, DirectoryKeeper};
+use messaging::log::*;
+use messaging::outcome::Status;
+use messaging::record::{Command, Record, SendCommand};
+use messaging::seal::{DataKey, Keyring, Secret};
+use messaging::state::{Conversation, MessageRow, Pointer};
+use messaging::store::{Key, Store};
+use messaging::tenant::{Owned, Tenant};
+use router::egress::{AllowedNetwork, Door, Policy, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
+const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+// ---- a log in memory -----------------------------------------------------------------------------------------------
+
+#[derive(Default)]
+struct Partitions {
+    records: HashMap<(usize, u16), Vec<Entry>>,
+    next: u64,
+    finished: HashMap<(usize, u16), u64>,
+    assigned: bool,
+}
+
+pub struct MemLog {
+    inner: Arc<Mutex<Partitions>>,
+    news: Arc<Notify>,
+    clock: Arc<ManualClock>,
+}
+
+impl MemLog {
+    fn reopened(&self) -> Arc<Self> {
+        self.inner.lock().unwrap().assigned = false;
+        Arc::new(Self { inner: self.inner.clone(), news: Arc::default(), clock: self.clock.clone() })
+    }
+}
+
+const PARTITIONS: u16 = 4;
+
+impl Log for MemLog {
+    fn partitions(&self) -> u16 {
+        PARTITIONS
+    }
+    fn max_record(&self) -> usize {
+        1 << 20
+    }
+    fn append(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
+        let mut inner = self.inner.lock().unwrap();
+        let mut results = Vec::new();
+        for record in batch {
+            inner.next += 1;
+            let position = Position(inner.next);
+            let entry = Entry { position, appended_at: self.clock.now(), payload: record.payload };
+            inner.records.entry((record.topic.index(), record.partition)).or_default().push(entry);
+            results.push(Ok(position));
+        }
+        self.news.notify_waiters();
+        Box::pin(async move { results })
+    }
+    fn claims(&self) -> BoxFuture<'_, ClaimChange> {
+        Box::pin(async move {
+            let first = !std::mem::replace(&mut self.inner.lock().unwrap().assigned, true);
+            if !first {
+                std::future::pending::<()>().await;
+            }
+            let readers = (0..PARTITIONS).map(|shard| {
+                let inner = self.inner.lock().unwrap();
+                let next = Topic::ALL.iter().map(|t| inner.finished.get(&(t.index(), shard)).copied().unwrap_or(0)).collect();
+                Box::new(MemReader { shard, inner: self.inner.clone(), news: self.news.clone(), next }) as Box<dyn ShardReader>
+            });
+            ClaimChange::Assigned(readers.collect())
+        })
+    }
+    fn finish(&self, finished: Vec<Finished>) -> BoxFuture<'_, Result<(), LogError>> {
+        let mut inner = self.inner.lock().unwrap();
+        for one in finished {
+            inner.finished.insert((one.topic.index(), one.shard), one.position.0);
+        }
+        Box::pin(async { Ok(()) })
+    }
+    fn lag(&self) -> Vec<Lag> {
+        Vec::new()
+    }
+    fn writable(&self) -> bool {
+        true
+    }
+    fn disk(&self) -> (u64, u64) {
+        (0, 0)
+    }
+    fn queue(&self) -> (usize, usize) {
+        (0, 1)
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+struct MemReader {
+    shard: u16,
+    inner: Arc<Mutex<Partitions>>,
+    news: Arc<Notify>,
+    next: Vec<u64>,
+}
+
+impl MemReader {
+    fn waiting(&self, topic: Topic, max: usize) -> Vec<Entry> {
+        let inner = self.inner.lock().unwrap();
+        let after = self.next[topic.index()];
+        let all = inner.records.get(&(topic.index(), self.shard)).map_or(&[][..], Vec::as_slice);
+        all.iter().filter(|entry| entry.position.0 > after).take(max).cloned().collect()
+    }
+}
+
+impl ShardReader for MemReader {
+    fn shard(&self) -> u16 {
+        self.shard
+    }
+    fn ready(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            loop {
+                let news = self.news.notified();
+                if Topic::ALL.iter().any(|topic| !self.waiting(*topic, 1).is_empty()) {
+                    return;
+                }
+                news.await;
+            }
+        })
+    }
+    fn take(&mut self, topic: Topic, max: usize) -> BoxFuture<'_, Result<Vec<Entry>, LogError>> {
+        let entries = self.waiting(topic, max);
+        if let Some(last) = entries.last() {
+            self.next[topic.index()] = last.position.0;
+        }
+        Box::pin(async move { Ok(entries) })
+    }
+}
+
+// ---- a server whose answers the test chooses -----------------------------------------------------------------------
+
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Status(u16),
+    Body(u16, String),
+    CloseAfterRead,
+    Hang,
+}
+
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub id: String,
+    pub kind: String,
+    pub sequence: u64,
+    pub attempt: u32,
+    pub conversation: String,
+    pub headers: HashMap<String, String>,
+    pub raw: String,
+    pub body: serde_json::Value,
+}
+
+pub struct Server {
+    pub url: String,
+    requests: Mutex<Vec<(HashMap<String, String>, String)>>,
+    answers: Mutex<VecDeque<Answer>>,
+    usual: Box<dyn Fn(usize) -> String + Send + Sync>,
+    news: Notify,
+}
+
+impl Server {
+    async fn start(usual: impl Fn(usize) -> String + Send + Sync + 'static) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Arc::new(Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            requests: Mutex::default(),
+            answers: Mutex::default(),
+            usual: Box::new(usual),
+            news: Notify::new(),
+        });
+        let accepting = server.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(accepting.clone().serve(stream));
+            }
+        });
+        server
+    }
+
+    async fn serve(self: Arc<Self>, mut stream: tokio::net::TcpStream) {
+        let mut buffer = Vec::new();
+        loop {
+            let (headers, body, used) = loop {
+                if let Some(request) = parse(&buffer) {
+                    break request;
+                }
+                let mut chunk = [0; 16384];
+                match stream.read(&mut chunk).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(n) => buffer.extend_from_slice(&chunk[..n]),
+                }
+            };
+            buffer.drain(..used);
+            let answer = self.answers.lock().unwrap().pop_front();
+            let count = {
+                let mut requests = self.requests.lock().unwrap();
+                requests.push((headers, body));
+                requests.len()
+            };
+            self.news.notify_waiters();
+            let (status, body) = match answer {
+                None => (200, (self.usual)(count)),
+                Some(Answer::Status(status)) => (status, String::new()),
+                Some(Answer::Body(status, body)) => (status, body),
+                Some(Answer::CloseAfterRead) => return,
+                Some(Answer::Hang) => {
+                    std::future::pending::<()>().await;
+                    return;
+                }
+            };
+            let reply = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            if stream.write_all(reply.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub fn answer_next(&self, answer: Answer) {
+        self.answers.lock().unwrap().push_back(answer);
+    }
+    pub fn calls(&self) -> usize {
+        self.requests.lock().unwrap().len()
+    }
+    pub fn bodies(&self) -> Vec<String> {
+        self.requests.lock().unwrap().iter().map(|(_, body)| body.clone()).collect()
+    }
+    pub fn all(&self) -> Vec<Delivery> {
+        let requests = self.requests.lock().unwrap();
+        requests
+            .iter()
+            .map(|(headers, raw)| {
+                let body: serde_json::Value = serde_json::from_str(raw).unwrap();
+                Delivery {
+                    id: headers["webhook-id"].clone(),
+                    kind: body["type"].as_str().unwrap().to_owned(),
+                    sequence: headers["trunkline-sequence"].parse().unwrap(),
+                    attempt: headers["trunkline-attempt"].parse().unwrap(),
+                    conversation: headers["trunkline-conversation"].clone(),
+                    headers: headers.clone(),
+                    raw: raw.clone(),
+                    body,
+                }
+            })
+            .collect()
+    }
+    pub fn of_kind(&self, kind: &str) -> Vec<Delivery> {
+        self.all().into_iter().filter(|d| d.kind == kind).collect()
+    }
+    pub async fn wait_for(&self, count: usize) -> Vec<Delivery> {
+        self.wait(|server| server.calls() >= count, || format!("{count} deliveries")).await;
+        self.all()
+    }
+    pub async fn wait_for_kind(&self, kind: &str, count: usize) -> Vec<Delivery> {
+        self.wait(|server| server.of_kind(kind).len() >= count, || format!("{count} of {kind}")).await;
+        self.of_kind(kind)
+    }
+    async fn wait(&self, done: impl Fn(&Self) -> bool, what: impl Fn() -> String) {
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                if done(self) {
+                    return;
+                }
+                news.await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(10), waiting).await.is_err() {
+            let seen: Vec<_> = self.bodies().iter().map(|body| body.chars().take(300).collect::<String>()).collect();
+            panic!("waited in vain for {}; seen: {seen:#?}", what());
+        }
+    }
+}
+
+fn parse(buffer: &[u8]) -> Option<(HashMap<String, String>, String, usize)> {
+    let end = buffer.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&buffer[..end]).unwrap();
+    let headers: HashMap<String, String> = head
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length: usize = headers.get("content-length").map_or(0, |l| l.parse().unwrap());
+    let used = end + 4 + length;
+    (buffer.len() >= used).then(|| (headers, String::from_utf8(buffer[end + 4..used].to_vec()).unwrap(), used))
+}
+
+// ---- the rig -------------------------------------------------------------------------------------------------------
+
+pub struct Rig {
+    pub clock: Arc<ManualClock>,
+    pub inbox: Arc<Server>,
+    pub platform: Arc<Server>,
+    pub keeper: DirectoryKeeper,
+    pub store: Arc<dyn Store>,
+    pub keyring: Keyring,
+    pub log: Arc<MemLog>,
+    pub tenant: Tenant,
+    pub account: AccountId,
+    pub endpoint: EndpointId,
+    router: router::Router,
+    runtime: Option<tokio::runtime::Runtime>,
+    dir: tempfile::TempDir,
+    next_message: std::sync::atomic::AtomicU64,
+}
+
+fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
+    let hour = Duration::from_secs(3600);
+    let of = |per_account, per_pair| ChannelSettings {
+        api_base: "https://graph.example".into(),
+        api_version: "v23.0".into(),
+        timeout: Duration::from_secs(10),
+        per_account,
+        per_pair,
+        window: hour * 24,
+        window_warning: hour,
+    };
+    BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0))])
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        let clock = ManualClock::at(SystemClock::default().now());
+        let dir = tempfile::tempdir().unwrap();
+        let keyring = Keyring::from_root(&[7; 32]);
+        let log = Arc::new(MemLog { inner: Arc::default(), news: Arc::default(), clock: clock.clone() });
+        let inbox = Server::start(|_| String::new()).await;
+        let platform =
+            Server::start(|n| format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#)).await;
+        let store = open(&dir, &clock);
+        let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
+        let tenant_id = TenantId([1; 16]);
+        let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
+        let rows = rows(&keyring, tenant_id, account, endpoint, &platform.url, &inbox.url, clock.now());
+        keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
+        let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock);
+        Self {
+            tenant: Tenant::for_tests(tenant_id),
+            clock,
+            inbox,
+            platform,
+            keeper,
+            store,
+            keyring,
+            log,
+            account,
+            endpoint,
+            router,
+            runtime: Some(runtime),
+            dir,
+            next_message: std::sync::atomic::AtomicU64::new(1),
+        }
+    }
+
+    /// Every task of the router ends where it stands; the files stay.
+    pub async fn die_and_restart(mut self) -> Self {
+        self.runtime.take().unwrap().shutdown_background();
+        drop(self.keeper);
+        self.store.close().await;
+        drop(self.store);
+        let store = loop {
+            match try_open(&self.dir, &self.clock) {
+                Ok(store) => break store,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
+        keeper.refresh().await.unwrap();
+        let log = self.log.reopened();
+        let (router, runtime) = run(&log, &store, &keeper, &self.keyring, &self.clock);
+        Self { keeper, store, log, router, runtime: Some(runtime), ..self }
+    }
+
+    pub async fn stop(mut self) {
+        self.router.stop().await;
+        self.runtime.take().unwrap().shutdown_background();
+        self.store.close().await;
+    }
+
+    /// Long enough for what should not happen to have happened.
+    pub async fn quiet(&self) {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
+    pub async fn until(&self, done: impl Fn(&Self) -> bool) {
+        for _ in 0..500 {
+            if done(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("waited in vain");
+    }
+
+    pub fn endpoint_disabled(&self) -> bool {
+        let directory = self.keeper.shared().load();
+        directory.endpoint(self.endpoint).is_some_and(|endpoint| endpoint.row.state == EndpointState::Disabled)
+    }
+
+    fn owned(&self) -> Owned {
+        Owned { tenant: self.tenant, account: self.account }
+    }
+
+    fn conversation(&self, handle: &Handle) -> ConversationId {
+        self.keyring.ids().conversation(self.tenant.id(), self.account, handle.expose())
+    }
+
+    pub async fn until_linked(&self, handle: Handle) {
+        let id = self.conversation(&handle);
+        for _ in 0..500 {
+            let bytes = self.store.read(vec![Key::Conversation(self.tenant.id(), id)]).await.unwrap().pop().flatten();
+            let directory = self.keeper.shared().load_full();
+            let key = directory.tenant_key(self.tenant).unwrap();
+            if bytes.is_some_and(|bytes| Conversation::open(self.tenant.id(), id, key, &bytes).unwrap().alias_of.is_some()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never linked");
+    }
+
+    /// A webhook as WhatsApp would send it, through the real channel, onto the log.
+    async fn webhook(&self, body: String) {
+        use hmac::{Hmac, KeyInit, Mac};
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(APP_SECRET.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature = format!("sha256={}", data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()));
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-hub-signature-256", signature.parse().unwrap());
+        let body = Bytes::from(body);
+        let directory = self.keeper.shared().load_full();
+        let account = directory.account(self.account).unwrap().clone();
+        let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body };
+        let received = messaging::channels::channel(ChannelKind::Whatsapp).receive(&request, &account.verifier).unwrap();
+        let messaging::channels::Received::Pieces(pieces) = received else { panic!("no handshake") };
+        for piece in pieces {
+            let conversation = self.conversation(piece.handle());
+            let record = Record::inbound(self.owned(), ChannelKind::Whatsapp, conversation, &piece, self.clock.now());
+            self.append(record, Topic::Inbound).await;
+        }
+    }
+
+    async fn append(&self, record: Record, topic: Topic) {
+        let new = record.to_new(topic, PARTITIONS, self.keyring.log());
+        assert!(self.log.append(vec![new]).await[0].is_ok());
+    }
+
+    pub async fn customer_writes(&self, phone: &str, text: &str, n: u64) {
+        self.customer_writes_as(Some(phone), None, text, n).await;
+    }
+
+    pub async fn customer_writes_as(&self, phone: Option<&str>, bsuid: Option<&str>, text: &str, n: u64) {
+        let at = self.clock.now().as_secs() + n;
+        let mut contact = serde_json::json!({"profile": {"name": "Test"}});
+        let id = format!("wamid.in{n}");
+        let mut message = serde_json::json!({"id": id, "timestamp": at.to_string(), "type": "text", "text": {"body": text}});
+        if let Some(phone) = phone {
+            contact["wa_id"] = phone.into();
+            message["from"] = phone.into();
+        }
+        if let Some(bsuid) = bsuid {
+            contact["user_id"] = bsuid.into();
+            message["from_user_id"] = bsuid.into();
+        }
+        self.webhook(envelope(serde_json::json!({"contacts": [contact], "messages": [message]}))).await;
+    }
+
+    pub async fn status(&self, platform_id: &str, phone: &str, status: &str, callback: Option<MessageId>) {
+        let at = self.clock.now().as_secs().to_string();
+        let mut one = serde_json::json!({"id": platform_id, "status": status, "timestamp": at, "recipient_id": phone});
+        if let Some(message) = callback {
+            one["biz_opaque_callback_data"] = message.to_string().into();
+        }
+        self.webhook(envelope(serde_json::json!({"statuses": [one]}))).await;
+    }
+
+    pub async fn send(&self, phone: &str, content: Content) -> MessageId {
+        self.send_with(phone, content, |_| {}).await
+    }
+
+    pub async fn send_with(&self, phone: &str, content: Content, edit: impl Fn(&mut SendCommand)) -> MessageId {
+        let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let message = self.keyring.ids().keyed_message(self.tenant.id(), &n.to_string());
+        let to = Handle::phone(phone);
+        let mut send = SendCommand {
+            message,
+            to: to.clone(),
+            content,
+            reply_to: None,
+            fallback: None,
+            expires_at: None,
+            not_before: None,
+            callback_data: None,
+            metadata: None,
+            fingerprint: [0; 16],
+            possible_duplicate: false,
+        };
+        edit(&mut send);
+        let command = Command::Send(Box::new(send));
+        let conversation = self.conversation(&to);
+        let record = Record::command(self.owned(), ChannelKind::Whatsapp, conversation, &command, self.clock.now());
+        self.append(record, Topic::Outbound).await;
+        message
+    }
+
+    pub async fn status_of(&self, message: MessageId) -> Status {
+        let tenant = self.tenant.id();
+        let pointer = self.store.read(vec![Key::Pointer(tenant, message.0)]).await.unwrap().pop().flatten().expect("a pointer");
+        let (conversation, at, id) = Pointer::decode(&pointer).unwrap().message.unwrap();
+        let row = self.store.read(vec![Key::Message(tenant, conversation, at, id)]).await.unwrap().pop().flatten().expect("a row");
+        let directory = self.keeper.shared().load_full();
+        let key = directory.tenant_key(self.tenant).unwrap();
+        MessageRow::decode(&row).unwrap().open_meta(tenant, id, key).unwrap().status
+    }
+
+    /// Judged by the public library, not by our own code. (Its clock is the system's, so the rig's begins there.)
+    pub fn verify(&self, delivery: &Delivery) {
+        let hook = standardwebhooks::Webhook::new(WEBHOOK_SECRET).unwrap();
+        let mut headers = http::HeaderMap::new();
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            headers.insert(name, delivery.headers[name].parse().unwrap());
+        }
+        hook.verify(delivery.raw.as_bytes(), &headers).expect("the public library takes the signature");
+    }
+}
+
+fn envelope(mut value: serde_json::Value) -> String {
+    value["messaging_product"] = "whatsapp".into();
+    value["metadata"] = serde_json::json!({"display_phone_number": "15550783881", "phone_number_id": "106540352242922"});
+    serde_json::json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"value": value, "field": "messages"}]}]})
+        .to_string()
+}
+
+fn try_open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Result<Arc<dyn Store>, messaging::store::StoreError> {
+    let settings = messaging::store::EmbeddedSettings { dir: dir.path().join("store"), max_bytes: 1 << 30, cache_bytes: 8 << 20 };
+    messaging::store::open_embedded(settings, clock.clone())
+}
+
+fn open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<dyn Store> {
+    try_open(dir, clock).unwrap()
+}
+
+fn run(
+    log: &Arc<MemLog>,
+    store: &Arc<dyn Store>,
+    keeper: &DirectoryKeeper,
+    keyring: &Keyring,
+    clock: &Arc<ManualClock>,
+) -> (router::Router, tokio::runtime::Runtime) {
+    let allow = vec!["127.0.0.0/8".parse::<AllowedNetwork>().unwrap()];
+    let policy = Policy { allow, allow_http: true, ..Policy::default() };
+    let door = Door::new(Settings { policy, ..Settings::default() }, Arc::new(SystemClock::default())).unwrap();
+    let parts = router::Parts {
+        log: log.clone(),
+        store: store.clone(),
+        keeper: keeper.clone(),
+        keyring: keyring.clone(),
+        clock: clock.clone(),
+        limit: messaging::limit::open_local(clock.clone()),
+        channels: settings(),
+        door: Arc::new(door),
+        tail: Arc::new(tokio::sync::broadcast::channel(16).0),
+    };
+    let seconds = Duration::from_secs;
+    let options = router::Options {
+        max_in_flight_per_shard: 4096,
+        commit_interval: Duration::from_millis(50),
+        lease_ttl: seconds(10),
+        drain: seconds(2),
+        webhooks: Arc::new(router::WebhookSettings {
+            timeout: seconds(15),
+            schedule: vec![seconds(0), seconds(5), seconds(300), seconds(1800)],
+            jitter: 0.2,
+            concurrency_per_endpoint: 16,
+            disable_after: seconds(5 * 86_400),
+            max_response: 65_536,
+            user_agent: http::HeaderValue::from_static("trunkline/test"),
+        }),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let guard = runtime.enter();
+    let router = router::Router::start(parts, options);
+    drop(guard);
+    (router, runtime)
+}
+
+fn rows(
+    keyring: &Keyring,
+    tenant: TenantId,
+    account: AccountId,
+    endpoint: EndpointId,
+    platform: &str,
+    inbox: &str,
+    now: Timestamp,
+) -> Vec<DirectoryRow> {
+    let key = DataKey::generate();
+    let secret = |value: &str| SecretPair::new(Secret::new(value), now);
+    let secrets = BTreeMap::from([
+        ("access_token".to_owned(), secret("token")),
+        ("app_secret".to_owned(), secret(APP_SECRET)),
+        ("verify_token".to_owned(), secret("verify")),
+    ]);
+    let headers: BTreeMap<String, Secret> = BTreeMap::new();
+    vec![
+        DirectoryRow::Tenant(TenantRow {
+            id: tenant,
+            name: "test".into(),
+            key: keyring.kek().seal_value(&tenant_aad(tenant), key.expose()),
+            created_at: now,
+        }),
+        DirectoryRow::Account(AccountRow {
+            id: account,
+            tenant,
+            channel: ChannelKind::Whatsapp,
+            name: "number".into(),
+            api_base: Some(platform.to_owned()),
+            public: BTreeMap::from([("phone_number_id".to_owned(), "106540352242922".to_owned())]),
+            secrets: messaging::seal::Sealed::from_stored(key.seal_value(&account_aad(tenant, account), &secrets).into_bytes()),
+            state: AccountState::Active,
+            state_reason: None,
+            created_at: now,
+            revision: 1,
+        }),
+        DirectoryRow::Endpoint(EndpointRow {
+            id: endpoint,
+            tenant,
+            name: "crm".into(),
+            url: format!("{inbox}/hook"),
+            events: EventFilter::parse(vec!["*".into()]).unwrap(),
+            accounts: vec![],
+            headers: key.seal_value(&endpoint_aad(tenant, endpoint, "headers"), &headers),
+            secret: key.seal_value(&endpoint_aad(tenant, endpoint, "secret"), &secret(WEBHOOK_SECRET)),
+            rate_per_second: 0,
+            timeout_ms: 0,
+            state: EndpointState::Active,
+            state_reason: None,
+            created_at: now,
+            revision: 1,
+        }),
+    ]
+}
