@@ -31,6 +31,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("gateway/src/hooks.rs", "how long an acknowledgement took"),
     ("gateway/src/api/send.rs", "how long the log took, for server-timing"),
     ("gateway/src/api/feed.rs", "how long a reader is kept waiting"),
+    ("gateway/src/api/endpoints.rs", "how long a test delivery took"),
     ("router/src/lib.rs", "how long a commit took"),
     ("router/src/shard.rs", "how long a step took, and the end of a drain"),
     ("router/src/egress/", "deadlines of calls and connections are a matter of the machine"),
