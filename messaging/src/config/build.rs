@@ -311,8 +311,12 @@ fn drain(from: &mut Reader<'_>) -> DrainConfig {
     };
     let parts = drain.announce.saturating_add(drain.requests).saturating_add(drain.router);
     if drain.total < parts {
-        let message = format!("`drain.total` is {:?}, but its parts (announce, requests, router) need {parts:?}", drain.total);
-        let help = format!("set drain.total to at least \"{}ms\", or shorten a part", parts.as_millis());
+        let message = format!(
+            "`drain.total` is {}, but its parts (announce, requests, router) need {}",
+            values::show(drain.total),
+            values::show(parts)
+        );
+        let help = format!("set drain.total to at least \"{}\", or shorten a part", values::show(parts));
         from.refuse(&["drain.total", "drain.announce", "drain.requests", "drain.router"], message, help);
     }
     drain

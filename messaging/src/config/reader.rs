@@ -18,6 +18,8 @@ pub(super) struct Reader<'a> {
     faults: &'a mut Vec<ConfigFault>,
     /// Keys that were asked for: with the keys of the defaults file, a test compares them.
     asked: BTreeSet<&'static str>,
+    /// Keys whose value did not fit: what stands in for them must not lead to faults of its own.
+    faulty: BTreeSet<&'static str>,
     /// The credentials folder of systemd.
     credentials: Option<PathBuf>,
 }
@@ -32,7 +34,7 @@ fn not(kind: &str, help: &str) -> Wrong {
 
 impl<'a> Reader<'a> {
     pub fn new(settings: &'a Settings, faults: &'a mut Vec<ConfigFault>, credentials: Option<PathBuf>) -> Self {
-        Self { settings, faults, asked: BTreeSet::new(), credentials }
+        Self { settings, faults, asked: BTreeSet::new(), faulty: BTreeSet::new(), credentials }
     }
 
     /// The keys that were read.
@@ -43,9 +45,19 @@ impl<'a> Reader<'a> {
 
     /// A fault of several keys together, shown at the one that was set last.
     pub fn refuse(&mut self, keys: &[&str], message: impl Into<String>, help: impl Into<String>) {
+        if keys.iter().any(|key| self.faulty.contains(key)) {
+            return;
+        }
         let origins = keys.iter().filter_map(|key| self.settings.get(*key)).map(|setting| &setting.origin);
         let origin = origins.max_by_key(|origin| origin.rank()).unwrap_or(&Origin::Default).clone();
         self.faults.push(ConfigFault { message: message.into(), help: help.into(), origin });
+    }
+
+    /// A value that does not fit.
+    fn fault(&mut self, key: &'static str, message: String, help: String) {
+        let origin = self.settings.get(key).map_or(Origin::Default, |setting| setting.origin.clone());
+        self.faults.push(ConfigFault { message, help, origin });
+        self.faulty.insert(key);
     }
 
     /// Reads a key with a parser; `fallback` stands in after a fault.
@@ -56,7 +68,7 @@ impl<'a> Reader<'a> {
             Ok(value) => value,
             Err(wrong) => {
                 let message = format!("`{key}`: {} {}", shown(key, &setting.value), wrong.what);
-                self.faults.push(ConfigFault { message, help: wrong.help, origin: setting.origin.clone() });
+                self.fault(key, message, wrong.help);
                 fallback
             }
         }
@@ -112,7 +124,7 @@ impl<'a> Reader<'a> {
         self.parsed(key, least, "write a duration in quotation marks, such as \"5s\"", |text| {
             let duration = values::duration(text)?;
             if duration < least {
-                return Err(Wrong::new("is too short", format!("write at least \"{}ms\"", least.as_millis())));
+                return Err(Wrong::new("is too short", format!("write at least \"{}\"", values::show(least))));
             }
             Ok(duration)
         })
@@ -162,7 +174,7 @@ impl<'a> Reader<'a> {
         for item in items {
             match parse(&item) {
                 Ok(value) => parsed.push(value),
-                Err(wrong) => self.refuse(&[key], format!("`{key}`: \"{item}\" {}", wrong.what), wrong.help),
+                Err(wrong) => self.fault(key, format!("`{key}`: \"{item}\" {}", wrong.what), wrong.help),
             }
         }
         parsed
@@ -170,8 +182,12 @@ impl<'a> Reader<'a> {
 
     /// A list without repetitions out of a closed set.
     pub fn choices<T: Copy + PartialEq>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Vec<T> {
-        let mut chosen = self.list(key, |text| pick(text, choices));
-        chosen.dedup();
+        let mut chosen = Vec::new();
+        for value in self.list(key, |text| pick(text, choices)) {
+            if !chosen.contains(&value) {
+                chosen.push(value);
+            }
+        }
         chosen
     }
 

@@ -232,7 +232,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "[drain]\ntotal = \"30s\"",
         "`drain.total` is 30s, but its parts (announce, requests, router) need 45s",
-        "set drain.total to at least \"45000ms\", or shorten a part",
+        "set drain.total to at least \"45s\", or shorten a part",
     ),
     (
         "[router]\ndedup_window = \"31d\"",

@@ -58,6 +58,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
+/// A duration in the form that is read, in the largest unit that tells it exactly.
+pub(super) fn show(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let exact = TIME_UNITS.iter().rev().find(|(_, unit)| nanos != 0 && nanos.is_multiple_of(u128::from(*unit)));
+    exact.map_or_else(|| format!("{}us", nanos.div_ceil(1_000)), |(name, unit)| format!("{}{name}", nanos / u128::from(*unit)))
+}
+
 /// A size in bytes: a number with a unit, such as `64MiB`.
 pub(super) fn size(text: &str) -> Result<u64, Wrong> {
     let wrong = |what: &str| Wrong::new(what, "write a whole number and a unit (B, KiB, MiB, GiB, TiB), such as \"64MiB\"");
@@ -183,6 +190,7 @@ mod tests {
         let good = [("0s", 0), ("5s", 5_000_000), ("250ms", 250_000), ("1h30m", 5_400_000_000), ("7d", 604_800_000_000), ("10us", 10)];
         for (text, micros) in good {
             assert_eq!(duration(text), Ok(Duration::from_micros(micros)), "{text}");
+            assert_eq!(duration(&show(Duration::from_micros(micros))), duration(text), "{text}");
         }
         let bad = [
             ("", "is no duration"),

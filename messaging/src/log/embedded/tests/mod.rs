@@ -1,0 +1,5 @@
+//! What only the embedded log promises.
+
+mod support;
+
+mod conforms;

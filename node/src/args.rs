@@ -1,0 +1,641 @@
+//! The words of the command line: every command, its flags, and help that teaches.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// What `trunkline` alone prints.
+pub const SHORT_HELP: &str = "\
+trunkline - gateway and router for business messaging
+
+Three commands to begin with:
+  trunkline dev                                         everything in one process, with simulated platforms
+  trunkline send --to +15550100 --text hello --wait     send a message and watch it arrive
+  trunkline listen --forward-to http://127.0.0.1:3000/  see every event, and try your own webhook handler
+
+All commands: trunkline --help
+";
+
+const CLI_EXAMPLES: &str = "\
+Where the server and the key come from, in this order:
+  1. --url and --key
+  2. TRUNKLINE_URL and TRUNKLINE_KEY
+  3. a running `trunkline dev` of the same user
+
+Exit codes: 0 good, 1 failed, 2 wrong usage, 3 configuration refused, 4 a dependency is unreachable, 130 interrupted";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version, about = "Gateway and router for business messaging", after_help = CLI_EXAMPLES)]
+pub struct Cli {
+    /// Base address of the API, such as http://127.0.0.1:8080
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// API key; better in the environment (TRUNKLINE_KEY), where other users do not see it
+    #[arg(long, global = true, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do; nothing prints the short help.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process, with simulated platforms and an inbox for events
+    #[command(after_help = "Examples:\n  trunkline dev\n  trunkline dev --data ./data --port 9000\n  trunkline dev --set log.partitions=4")]
+    Dev(DevArgs),
+    /// Run a production node
+    #[command(
+        after_help = "Examples:\n  trunkline check-config --config /etc/trunkline.toml\n  trunkline serve --config /etc/trunkline.toml\n  \
+                            trunkline serve --config /etc/trunkline.toml --role gateway"
+    )]
+    Serve(ServeArgs),
+    /// Send a message
+    #[command(after_help = SEND_EXAMPLES)]
+    Send(SendArgs),
+    /// Print events as they happen, and forward them signed to a URL
+    #[command(after_help = LISTEN_EXAMPLES)]
+    Listen(ListenArgs),
+    /// Watch platform calls, webhook attempts and refusals as they happen
+    #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --errors\n  trunkline tail --channel whatsapp --json | jq .")]
+    Tail(TailArgs),
+    /// Tenants (needs a key with the admin scope)
+    #[command(subcommand, after_help = "Examples:\n  trunkline tenant create --name \"Shop\"\n  trunkline tenant list")]
+    Tenant(TenantCommand),
+    /// Channel accounts: a WhatsApp number, a Telegram bot
+    #[command(subcommand, after_help = ACCOUNT_EXAMPLES)]
+    Account(AccountCommand),
+    /// Subscribers' webhook endpoints
+    #[command(subcommand, after_help = ENDPOINT_EXAMPLES)]
+    Endpoint(EndpointCommand),
+    /// API keys
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  trunkline key create --name shop --scope messages:send,messages:read\n  trunkline key rotate key_…"
+    )]
+    Key(KeyCommand),
+    /// Check a configuration and say everything that is wrong with it
+    #[command(after_help = "Example:\n  trunkline check-config --config /etc/trunkline.toml\n\nExit code 3 when it is refused.")]
+    CheckConfig(CheckConfigArgs),
+    /// Print defaults, explain a key, show effective values and where each came from
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  trunkline config defaults > trunkline.toml\n  trunkline config explain log.partitions\n  \
+                      trunkline config show --config /etc/trunkline.toml"
+    )]
+    Config(ConfigCommand),
+    /// Load generator and report
+    #[command(
+        after_help = "Examples:\n  trunkline bench ingress --rate 2000 --duration 30s\n  trunkline bench ratio --duration 60s --json"
+    )]
+    Bench(BenchArgs),
+    /// Ask a node whether it is ready; for containers
+    #[command(
+        after_help = "Example:\n  trunkline healthcheck --admin http://127.0.0.1:9090\n\nExit code 0 ready, 1 not ready, 4 unreachable."
+    )]
+    Healthcheck(HealthcheckArgs),
+    /// Print the version
+    Version,
+    /// A bare HTTP server to compare with (used by `bench ratio`)
+    #[command(hide = true)]
+    BenchBare(BenchBareArgs),
+}
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  trunkline send --to +15550100 --text hello --wait
+  trunkline send --to 4711 --text hello                        a whole number is a Telegram chat
+  trunkline send --to +15550100 --template order_update:en:A-17
+  trunkline send --to +15550100 --text hello --template order_update:en:A-17
+                                                               the template where free text is not allowed
+  trunkline send --to +15550100 --image https://example.com/a.jpg --caption Hello
+  trunkline send --file message.json --dry-run                 all checks, nothing is sent";
+
+const LISTEN_EXAMPLES: &str = "\
+Examples:
+  trunkline listen
+  trunkline listen --events 'message.*' --since 10m
+  trunkline listen --forward-to http://127.0.0.1:3000/hook
+  trunkline listen --print-secret          the secret that signs what is forwarded; the same every time
+
+A forwarded event is tried once. For retries and order make an endpoint: trunkline endpoint create --help";
+
+const ACCOUNT_EXAMPLES: &str = "\
+Examples:
+  trunkline account create --channel whatsapp --name Shop --field phone_number_id=1055 \\
+      --secret-file access_token=token.txt --secret-env app_secret=APP_SECRET --secret-file verify_token=verify.txt
+  trunkline account check acc_…
+  trunkline account set acc_… --secret-file access_token=new.txt   rotates: the one before stays valid
+  trunkline account revoke-previous acc_…                          until this
+
+Secrets in arguments (--secret) are seen by other users of the machine; prefer --secret-file and --secret-env.";
+
+const ENDPOINT_EXAMPLES: &str = "\
+Examples:
+  trunkline endpoint create --to-url https://crm.example/hook --events 'message.*'
+  trunkline endpoint test ep_…
+  trunkline endpoint rotate-secret ep_…";
+
+/// `trunkline dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Keep the data in this folder (default: in memory, gone at the end)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Port of the API
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Seed of the simulated platforms (default: drawn)
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Set a configuration key
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+/// `trunkline serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What this process does (default: as configured, which is both)
+    #[arg(long = "role", value_delimiter = ',', value_enum)]
+    pub roles: Vec<RoleName>,
+    /// Set a configuration key
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+/// A role of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    /// Takes webhooks and API calls.
+    Gateway,
+    /// Decides and carries out.
+    Router,
+}
+
+impl RoleName {
+    /// As it stands in `node.roles`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// `trunkline send`.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// To whom: +phone, a Telegram chat's number, cnv_… or con_…
+    #[arg(long, allow_hyphen_values = true, required_unless_present = "file")]
+    pub to: Option<String>,
+    /// Text
+    #[arg(long, conflicts_with_all = ["image", "document"])]
+    pub text: Option<String>,
+    /// The account that sends (default: the one that fits)
+    #[arg(long, value_name = "ACC")]
+    pub account: Option<String>,
+    /// A template; beside --text it is the fallback
+    #[arg(long, value_name = "NAME:LANG[:P1,P2]", value_parser = template, conflicts_with_all = ["image", "document"])]
+    pub template: Option<TemplateArg>,
+    /// The message as the API takes it; the other flags are laid over it. "-" reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "template", "image", "document"])]
+    pub file: Option<PathBuf>,
+    /// A picture
+    #[arg(long, value_name = "URL", conflicts_with = "document")]
+    pub image: Option<String>,
+    /// A document
+    #[arg(long, value_name = "URL")]
+    pub document: Option<String>,
+    /// Text under the picture or document
+    #[arg(long)]
+    pub caption: Option<String>,
+    /// The message that this one answers
+    #[arg(long, value_name = "MSG")]
+    pub reply_to: Option<String>,
+    /// The same key sends once, however often it is asked
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// All checks, nothing is sent
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
+    /// Print each step until the message is read, or delivered and quiet
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "60s", value_parser = duration, requires = "wait")]
+    pub timeout: Duration,
+}
+
+/// `name:language:parameters`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateArg {
+    /// Name.
+    pub name: String,
+    /// Language, such as `en_US`.
+    pub language: String,
+    /// The body's parameters in order.
+    pub params: Vec<String>,
+}
+
+/// `trunkline listen`.
+#[derive(Debug, Args)]
+pub struct ListenArgs {
+    /// Post each event here, signed by Standard Webhooks
+    #[arg(long, value_name = "URL")]
+    pub forward_to: Option<String>,
+    /// Only these types, such as message.received or message.*
+    #[arg(long, value_delimiter = ',', value_name = "TYPES")]
+    pub events: Vec<String>,
+    /// Begin this long ago (default: now)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub since: Option<Duration>,
+    /// Print the secret that signs what is forwarded, and end
+    #[arg(long)]
+    pub print_secret: bool,
+}
+
+/// `trunkline tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Only what went wrong
+    #[arg(long)]
+    pub errors: bool,
+    /// Only this channel
+    #[arg(long)]
+    pub channel: Option<String>,
+    /// Base address of the admin listener (default: of the running `trunkline dev`, else http://127.0.0.1:9090)
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+}
+
+/// How much of a list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// At most so many; all pages are read otherwise
+    #[arg(long)]
+    pub limit: Option<usize>,
+}
+
+/// One thing by id.
+#[derive(Debug, Args)]
+pub struct IdArgs {
+    /// Its id
+    pub id: String,
+}
+
+/// `trunkline tenant`.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// List tenants
+    List(ListArgs),
+    /// Make a tenant; prints its first key, once
+    Create {
+        /// Its name
+        #[arg(long)]
+        name: String,
+    },
+    /// Show a tenant
+    Show(IdArgs),
+    /// Delete a tenant
+    Delete(IdArgs),
+}
+
+/// What an account is made of or changed to.
+#[derive(Debug, Args, Default)]
+pub struct AccountMembers {
+    /// The platform's address, for proxies and simulators
+    #[arg(long, value_name = "URL")]
+    pub api_base: Option<String>,
+    /// A member of the account, such as phone_number_id=1055
+    #[arg(long = "field", value_name = "NAME=VALUE", value_parser = pair)]
+    pub fields: Vec<(String, String)>,
+    /// A secret from a file, without the line end
+    #[arg(long, value_name = "NAME=PATH", value_parser = pair)]
+    pub secret_file: Vec<(String, String)>,
+    /// A secret from an environment variable
+    #[arg(long, value_name = "NAME=VAR", value_parser = pair)]
+    pub secret_env: Vec<(String, String)>,
+    /// A secret as it is: other users of this machine can see it
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub secret: Vec<(String, String)>,
+}
+
+/// `trunkline account`.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// List accounts
+    List(ListArgs),
+    /// Make an account
+    #[command(after_help = ACCOUNT_EXAMPLES)]
+    Create {
+        /// whatsapp, telegram …
+        #[arg(long)]
+        channel: String,
+        /// A name for people
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        members: AccountMembers,
+    },
+    /// Show an account and the address for the platform's webhooks
+    Show(IdArgs),
+    /// Change an account; a new secret keeps the one before valid
+    #[command(after_help = ACCOUNT_EXAMPLES)]
+    Set {
+        /// Its id
+        id: String,
+        /// A new name
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        members: AccountMembers,
+    },
+    /// Delete an account
+    Delete(IdArgs),
+    /// Call the platform with its credentials
+    Check(IdArgs),
+    /// Stop sending
+    Pause(IdArgs),
+    /// Go on sending
+    Resume(IdArgs),
+    /// End the secrets from before the last rotation
+    RevokePrevious(IdArgs),
+}
+
+/// What an endpoint is made of or changed to.
+#[derive(Debug, Args, Default)]
+pub struct EndpointMembers {
+    /// Only these types, such as message.received or message.*; "*" is all
+    #[arg(long, value_delimiter = ',', value_name = "TYPES")]
+    pub events: Vec<String>,
+    /// Only of these accounts
+    #[arg(long = "account", value_delimiter = ',', value_name = "ACC")]
+    pub accounts: Vec<String>,
+    /// A header of every delivery
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = pair)]
+    pub headers: Vec<(String, String)>,
+    /// Another member as the API takes it, in JSON or as text, such as timeout=10s
+    #[arg(long = "field", value_name = "NAME=VALUE", value_parser = pair)]
+    pub fields: Vec<(String, String)>,
+}
+
+/// `trunkline endpoint`.
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    /// List endpoints
+    List(ListArgs),
+    /// Make an endpoint; prints its signing secret, once
+    #[command(after_help = ENDPOINT_EXAMPLES)]
+    Create {
+        /// Where to deliver (--url is the API's own address)
+        #[arg(long = "to-url", value_name = "URL")]
+        target: String,
+        #[command(flatten)]
+        members: EndpointMembers,
+    },
+    /// Show an endpoint
+    Show(IdArgs),
+    /// Change an endpoint
+    Set {
+        /// Its id
+        id: String,
+        /// A new address
+        #[arg(long = "to-url", value_name = "URL")]
+        target: Option<String>,
+        #[command(flatten)]
+        members: EndpointMembers,
+    },
+    /// Delete an endpoint
+    Delete(IdArgs),
+    /// Send it a test event
+    Test(IdArgs),
+    /// Stop delivering; events wait
+    Pause(IdArgs),
+    /// Go on delivering
+    Resume(IdArgs),
+    /// A new signing secret, printed once; the one before signs too for a while
+    RotateSecret(IdArgs),
+}
+
+/// `trunkline key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List keys (never the keys themselves)
+    List(ListArgs),
+    /// Make a key; printed once
+    Create {
+        /// A name for people
+        #[arg(long)]
+        name: String,
+        /// What it may do
+        #[arg(long = "scope", value_delimiter = ',', required = true)]
+        scopes: Vec<String>,
+        /// Whose (admin only; default: the tenant of the key in use)
+        #[arg(long, value_name = "TEN")]
+        tenant: Option<String>,
+        /// When it ends, such as 2027-01-01T00:00:00Z
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<String>,
+    },
+    /// Delete a key: it ends at once
+    Delete(IdArgs),
+    /// A new key in place of this one, printed once
+    Rotate(IdArgs),
+}
+
+/// `trunkline check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `trunkline config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every key with its default and what it means
+    Defaults,
+    /// Explain one key
+    Explain {
+        /// Its full name, such as log.partitions
+        key: String,
+    },
+    /// Print the effective values and where each came from
+    Show {
+        /// Configuration file
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// `trunkline bench`. `--json` is the global flag.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+    /// Requests per second (default: as many as go)
+    #[arg(long)]
+    pub rate: Option<u32>,
+    /// Connections
+    #[arg(long, default_value_t = 64)]
+    pub connections: usize,
+    /// How long
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+    /// Over how many conversations the load is spread
+    #[arg(long, default_value_t = 1000)]
+    pub conversations: usize,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Webhooks in.
+    Ingress,
+    /// Messages out.
+    Send,
+    /// Webhooks in, against a bare HTTP server on the same machine.
+    Ratio,
+}
+
+/// `trunkline bench-bare`.
+#[derive(Debug, Args)]
+pub struct BenchBareArgs {
+    /// Where to listen
+    #[arg(long)]
+    pub addr: SocketAddr,
+}
+
+/// `trunkline healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Base address of the admin listener (default: of the running `trunkline dev`, else http://127.0.0.1:9090)
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+fn template(text: &str) -> Result<TemplateArg, String> {
+    let mut parts = text.splitn(3, ':');
+    let (Some(name), Some(language)) = (parts.next(), parts.next()) else {
+        return Err("write name:language or name:language:first,second".to_owned());
+    };
+    if name.is_empty() || language.is_empty() {
+        return Err("name and language may not be empty".to_owned());
+    }
+    let params = parts.next().filter(|params| !params.is_empty());
+    let params = params.map(|params| params.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    Ok(TemplateArg { name: name.to_owned(), language: language.to_owned(), params })
+}
+
+/// `500ms`, `60s`, `10m`, `2h`, `1d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration; write 500ms, 60s, 10m, 2h or 1d");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (count, unit) = text.split_at(unit_at);
+    let count: u64 = count.parse().map_err(|_| wrong())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    count.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2_and_good_usage_parses() {
+        let good = 0;
+        let cases = [
+            ("", good),
+            ("version", good),
+            ("dev --data d --port 9000 --seed 7 --set log.partitions=4", good),
+            ("dev --set partitions", 2),
+            ("dev --port 70000", 2),
+            ("serve --role gateway,router", good),
+            ("serve --role gateway --role router --config a.toml", good),
+            ("serve --role console", 2),
+            ("send --to +15550100 --text hello --wait --timeout 5s", good),
+            ("send --to -4711 --text hello", good),
+            ("send --text hello", 2),
+            ("send --file m.json --dry-run", good),
+            ("send --file m.json --text hello", 2),
+            ("send --to +1 --text a --template t:en", good),
+            ("send --to +1 --template t", 2),
+            ("send --to +1 --template :en", 2),
+            ("send --to +1 --text a --wait --dry-run", 2),
+            ("send --to +1 --text a --wait --timeout soon", 2),
+            ("send --to +1 --image http://a --document http://b", 2),
+            ("listen --events a,b --since 10m --forward-to http://127.0.0.1:3000/", good),
+            ("listen --since 10", 2),
+            ("tail --errors --channel whatsapp", good),
+            ("account create --channel whatsapp --name n --field a=b --secret-env c=D", good),
+            ("account create --name n", 2),
+            ("account show", 2),
+            ("account revoke-previous acc_1", good),
+            ("endpoint create --to-url http://a --events message.* --url http://127.0.0.1:1", good),
+            ("endpoint rotate-secret ep_1 --json", good),
+            ("key create --name n --scope messages:send,messages:read", good),
+            ("key create --name n", 2),
+            ("tenant frobnicate", 2),
+            ("config explain log.partitions", good),
+            ("config explain", 2),
+            ("check-config --config a.toml", good),
+            ("bench ratio --json --rate 10 --connections 4 --duration 1s --conversations 5", good),
+            ("bench everything", 2),
+            ("bench-bare --addr 127.0.0.1:0", good),
+            ("healthcheck --admin http://127.0.0.1:9090", good),
+            ("frobnicate", 2),
+            ("--help", good),
+        ];
+        for (line, code) in cases {
+            let found = match Cli::try_parse_from(std::iter::once("trunkline").chain(line.split_whitespace())) {
+                Ok(_) => good,
+                Err(error) => error.exit_code(),
+            };
+            assert_eq!(found, code, "trunkline {line}");
+        }
+    }
+
+    #[test]
+    fn small_values_parse() {
+        let params = |text| template(text).map(|template| template.params);
+        assert_eq!(params("t:en:a,b"), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(params("t:en:a:b"), Ok(vec!["a:b".to_owned()]));
+        assert_eq!(params("t:en"), Ok(vec![]));
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert!(duration("99999999999999999d").is_err() && duration("s").is_err() && duration("").is_err());
+    }
+}
