@@ -1,0 +1,275 @@
+//! Channel accounts. Secrets are write-only: reading shows when each was set.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use messaging::channels::{self, AccountField, ChannelKind};
+use messaging::clock::Timestamp;
+use messaging::directory::{Account, AccountRow, AccountState, Directory, DirectoryRow, SecretPair, account_aad};
+use messaging::ids::{AccountId, random10};
+use messaging::keeper::Change;
+use messaging::seal::Secret;
+use messaging::tenant::Tenant;
+use serde_json::{Map, Value, json};
+
+use super::json::{Reader, parse_object};
+use super::query::Query;
+use super::send::without_secrets;
+use super::tenants::NAME_CHARS_MAX;
+use super::{Call, cursor, etag};
+use crate::problem::{Code, Problem};
+use crate::reply::{self, Reply};
+
+/// Longest value of a field; each field has narrower rules of its own.
+const FIELD_CHARS_MAX: usize = 8192;
+/// Longest URL, in characters.
+pub(super) const URL_CHARS_MAX: usize = 2048;
+/// Most of a platform's answer that is shown, in bytes.
+const PLATFORM_REPLY_BYTES_MAX: usize = 4096;
+
+fn show(call: &Call<'_>, account: &Account) -> Value {
+    let row = &account.row;
+    let mut body = json!({
+        "id": row.id,
+        "channel": row.channel.name(),
+        "name": row.name,
+        "api_base": row.api_base,
+        "state": row.state,
+        "state_reason": row.state_reason,
+        "hook_url": format!("{}/hooks/{}/{}", call.shared().options.public_url, row.channel.name(), row.id),
+        "created_at": row.created_at,
+    });
+    for (name, value) in &row.public {
+        body[name] = value.as_str().into();
+    }
+    for (name, pair) in &account.secrets {
+        body[name] = json!({"set_at": pair.set_at});
+    }
+    body
+}
+
+fn shown(call: &Call<'_>, directory: &Directory, id: AccountId, status: StatusCode) -> Result<Reply, Problem> {
+    let account = directory.account_of(call.tenant(), id).ok_or_else(Problem::not_found)?;
+    Ok(etag::show(call, status, account.row.revision, &show(call, account)))
+}
+
+fn find(directory: &Directory, tenant: Tenant, id: AccountId) -> Result<&Arc<Account>, Problem> {
+    directory.account_of(tenant, id).ok_or_else(Problem::not_found)
+}
+
+/// `GET /v1/accounts`
+pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
+    let query = Query::parse(call.query, &["limit", "cursor"])?;
+    let directory = call.directory();
+    let ours = directory.accounts().filter(|account| account.owner.tenant == call.tenant());
+    let all = ours.map(|account| (account.row.id.to_string(), account)).collect();
+    cursor::page_of(call, all, query.limit()?, query.get("cursor"), |account| show(call, account))
+}
+
+/// `GET /v1/accounts/{id}`
+pub(super) fn read(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    shown(call, &call.directory(), call.id()?, StatusCode::OK)
+}
+
+/// What a request says of an account's fields. None: take it away.
+struct Fields {
+    name: Option<String>,
+    api_base: Option<Option<String>>,
+    public: BTreeMap<String, Option<String>>,
+    secrets: BTreeMap<String, Secret>,
+}
+
+fn fields<'m>(call: &Call<'_>, reader: &mut Reader<'m>, channel: ChannelKind, map: &'m Map<String, Value>) -> Fields {
+    let name = reader.text("name", NAME_CHARS_MAX).map(str::to_owned);
+    let api_base = if map.get("api_base") == Some(&Value::Null) {
+        reader.value("api_base");
+        Some(None)
+    } else {
+        let text = reader.text("api_base", URL_CHARS_MAX).map(str::to_owned);
+        if let Some(text) = &text
+            && let Err(why) = (call.shared().parts.is_allowed_url)(text)
+        {
+            reader.fault("api_base", why);
+        }
+        text.map(Some)
+    };
+    let mut fields = Fields { name, api_base, public: BTreeMap::new(), secrets: BTreeMap::new() };
+    for field in channels::channel(channel).fields() {
+        field_of(reader, field, map, &mut fields);
+    }
+    fields
+}
+
+fn field_of<'m>(reader: &mut Reader<'m>, field: &AccountField, map: &'m Map<String, Value>, fields: &mut Fields) {
+    if map.get(field.name) == Some(&Value::Null) && !field.secret && !field.required {
+        reader.value(field.name);
+        fields.public.insert(field.name.to_owned(), None);
+        return;
+    }
+    let Some(text) = reader.text(field.name, FIELD_CHARS_MAX) else { return };
+    if let Err(why) = (field.check)(text) {
+        reader.fault(field.name, format!("{why}: it is {}", field.help));
+    } else if field.secret {
+        fields.secrets.insert(field.name.to_owned(), Secret::new(text));
+    } else {
+        fields.public.insert(field.name.to_owned(), Some(text.to_owned()));
+    }
+}
+
+/// `POST /v1/accounts`
+pub(super) async fn create(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    let map = parse_object(&call.body)?;
+    let mut reader = Reader::new(&map, "");
+    let channel = channel(call, &mut reader)?;
+    reader.require("name");
+    for field in channels::channel(channel).fields().iter().filter(|field| field.required && !map.contains_key(field.name)) {
+        reader.fault(field.name, format!("is missing: {}", field.help));
+    }
+    let fields = fields(call, &mut reader, channel, &map);
+    reader.finish()?;
+    let (id, tenant, key) = (AccountId::draw(call.now, random10()), call.tenant().id(), call.tenant_key()?);
+    let secrets: BTreeMap<String, SecretPair> =
+        fields.secrets.into_iter().map(|(name, secret)| (name, SecretPair::new(secret, call.now))).collect();
+    let row = AccountRow {
+        id,
+        tenant,
+        channel,
+        name: fields.name.unwrap_or_default(),
+        api_base: fields.api_base.flatten(),
+        public: fields.public.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+        secrets: key.seal_value(&account_aad(tenant, id), &secrets),
+        state: AccountState::Active,
+        state_reason: None,
+        created_at: call.now,
+        revision: 1,
+    };
+    let directory = call.change(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await?;
+    shown(call, &directory, id, StatusCode::CREATED)
+}
+
+/// The channel must be known before anything else can be read.
+fn channel(call: &Call<'_>, reader: &mut Reader<'_>) -> Result<ChannelKind, Problem> {
+    let names = || call.shared().parts.channels.keys().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    let kind = reader.text("channel", NAME_CHARS_MAX).and_then(ChannelKind::from_name);
+    kind.filter(|kind| call.shared().parts.channels.contains_key(kind))
+        .ok_or_else(|| Problem::fault("/channel", format!("must be one of {}", names())))
+}
+
+/// Changes one account, by what `edit` does to its row and open secrets.
+async fn edit(
+    call: &Call<'_>,
+    mut edit: impl FnMut(&mut AccountRow, &mut BTreeMap<String, SecretPair>) -> Result<(), Problem>,
+) -> Result<Reply, Problem> {
+    let id: AccountId = call.id()?;
+    let tenant = call.tenant();
+    let key = call.tenant_key()?;
+    let directory = call
+        .change(|directory| {
+            let account = find(directory, tenant, id)?;
+            etag::check(call, account.row.revision)?;
+            let (mut row, mut secrets) = (account.row.clone(), account.secrets.clone());
+            edit(&mut row, &mut secrets)?;
+            row.secrets = key.seal_value(&account_aad(tenant.id(), id), &secrets);
+            row.revision += 1;
+            Ok(vec![Change::put(DirectoryRow::Account(row))])
+        })
+        .await?;
+    shown(call, &directory, id, StatusCode::OK)
+}
+
+/// `PATCH /v1/accounts/{id}`: a secret is rotated, the one before stays valid beside it.
+pub(super) async fn change(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    let map = parse_object(&call.body)?;
+    let channel = find(&call.directory(), call.tenant(), call.id()?)?.channel;
+    let mut reader = Reader::new(&map, "");
+    let fields = fields(call, &mut reader, channel, &map);
+    reader.finish()?;
+    let now = call.now;
+    edit(call, |row, secrets| {
+        if let Some(name) = &fields.name {
+            row.name.clone_from(name);
+        }
+        if let Some(base) = &fields.api_base {
+            row.api_base.clone_from(base);
+        }
+        for (name, value) in &fields.public {
+            match value {
+                Some(value) => drop(row.public.insert(name.clone(), value.clone())),
+                None => drop(row.public.remove(name)),
+            }
+        }
+        for (name, secret) in &fields.secrets {
+            rotate(secrets, name, secret, now);
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn rotate(secrets: &mut BTreeMap<String, SecretPair>, name: &str, secret: &Secret, now: Timestamp) {
+    match secrets.get_mut(name) {
+        // The same value again is no rotation: it would push out the one before.
+        Some(pair) if pair.current == *secret => {}
+        Some(pair) => pair.rotate(secret.clone(), now),
+        None => drop(secrets.insert(name.to_owned(), SecretPair::new(secret.clone(), now))),
+    }
+}
+
+/// `DELETE /v1/accounts/{id}`
+pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    let id: AccountId = call.id()?;
+    call.change(|directory| {
+        etag::check(call, find(directory, call.tenant(), id)?.row.revision)?;
+        Ok(vec![Change::Delete(id.to_string())])
+    })
+    .await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /v1/accounts/{id}/pause` and `/resume`
+pub(super) async fn set_state(call: &Call<'_>, state: AccountState) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    edit(call, |row, _| {
+        row.state = state;
+        row.state_reason = None;
+        Ok(())
+    })
+    .await
+}
+
+/// `POST /v1/accounts/{id}/revoke-previous`: only the present secrets are valid from now on.
+pub(super) async fn revoke_previous(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    edit(call, |_, secrets| {
+        for pair in secrets.values_mut() {
+            pair.previous = None;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// `POST /v1/accounts/{id}/check`: asks the platform whether the credential works.
+pub(super) async fn check(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    let account = find(&call.directory(), call.tenant(), call.id()?)?.clone();
+    let parts = &call.shared().parts;
+    let settings =
+        parts.channels.get(&account.channel).ok_or_else(|| Problem::new(Code::AccountDisabled, "the account's channel is off on this node"))?;
+    let request = channels::channel(account.channel).probe(&account, settings);
+    let body = match parts.caller.call(request, settings.timeout).await {
+        Ok(response) => {
+            let is_small = response.body.len() <= PLATFORM_REPLY_BYTES_MAX;
+            let text = std::str::from_utf8(&response.body).ok().filter(|_| is_small).map(|text| without_secrets(&account, text));
+            let platform: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
+            json!({"ok": (200..300).contains(&response.status), "status": response.status, "platform": platform})
+        }
+        Err(why) => json!({"ok": false, "status": null, "detail": without_secrets(&account, &why)}),
+    };
+    Ok(reply::json(StatusCode::OK, &body))
+}

@@ -1,0 +1,69 @@
+//! Early answers: what the shard would refuse in a moment is refused now, with the reason, as far as the store can be asked.
+//! The shard judges again; this spares the merchant the wait.
+
+use messaging::channels;
+use messaging::content::Content;
+use messaging::directory::{Account, AccountState};
+use messaging::state::Conversation;
+use serde_json::json;
+
+use super::Call;
+use super::compose::Draft;
+use super::conversations::{is_open, time_or_null};
+use crate::problem::{Code, Problem};
+
+/// Whether free-form rules hold for a content: templates, receipts and typing notices are free of them.
+pub(super) fn needs_window(content: &Content) -> bool {
+    !matches!(content, Content::Template(_) | Content::Read(_) | Content::Typing(_))
+}
+
+/// Whether the account sends.
+pub(super) fn account_works(call: &Call<'_>, account: &Account) -> Result<(), Problem> {
+    if !call.shared().parts.channels.contains_key(&account.channel) {
+        return Err(Problem::new(Code::AccountDisabled, "the account's channel is off on this node"));
+    }
+    let what = match account.row.state {
+        AccountState::Active => return Ok(()),
+        AccountState::Paused => "paused",
+        AccountState::Broken => "broken: the platform refused its credential",
+        AccountState::Blocked => "blocked by the platform",
+    };
+    let reason = account.row.state_reason.clone();
+    Err(Problem::new(Code::AccountDisabled, format!("the account is {what}")).with("state_reason", json!(reason)))
+}
+
+/// How a message would go now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As it is.
+    AsIs,
+    /// As its fallback template.
+    Fallback,
+}
+
+/// Judges a message by the conversation's state; none when the person is not known.
+pub(super) fn judge(call: &Call<'_>, draft: &Draft, account: &Account, state: Option<&Conversation>) -> Result<Way, Problem> {
+    if let Some(state) = state {
+        if state.restricted {
+            return Err(Problem::new(Code::Restricted, "the contact's data is restricted"));
+        }
+        if state.unreachable {
+            return Err(Problem::new(Code::RecipientInvalid, "the recipient blocked the account or left"));
+        }
+    }
+    let settings = call.shared().parts.channels.get(&account.channel);
+    let rule = settings.and_then(|settings| channels::channel(account.channel).window(settings));
+    let is_later = draft.not_before.is_some_and(|at| at > call.now);
+    let until = state.map_or(messaging::clock::Timestamp::ZERO, |state| state.window_until);
+    // A scheduled message is judged when its time comes: the person may write until then.
+    if rule.is_none() || !needs_window(&draft.content) || is_later || is_open(call.now, until) {
+        return Ok(Way::AsIs);
+    }
+    if draft.fallback.is_some() {
+        return Ok(Way::Fallback);
+    }
+    let problem = Problem::new(Code::WindowClosed, "the person has not written recently enough for free text")
+        .with("expires_at", time_or_null(until))
+        .with("fallback", json!({"hint": "send a template, or add fallback.template to the message"}));
+    Err(problem)
+}

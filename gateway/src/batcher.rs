@@ -1,0 +1,260 @@
+//! Appends of one thread, in batches: what arrives in one turn of the event loop goes to the log in one call, so that many
+//! requests share one hand-over to the writer and one wake-up back. Everything here stays on its thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use messaging::log::{AppendError, Log, NewRecord};
+
+/// Appends under way at once: while the writer syncs one batch, the next gathers.
+const APPENDS_IN_FLIGHT_MAX: usize = 4;
+/// Records in one call.
+const BATCH_RECORDS_MAX: usize = 1024;
+/// Records that wait on this thread.
+const QUEUED_RECORDS_MAX: usize = 16 * 1024;
+/// Bytes that wait on this thread.
+const QUEUED_BYTES_MAX: usize = 32 << 20;
+
+/// Hands records to the log. Cheap to clone; not to be sent.
+#[derive(Clone)]
+pub struct Batcher(Rc<Inner>);
+
+struct Inner {
+    log: Arc<dyn Log>,
+    queue: RefCell<VecDeque<(NewRecord, Rc<Ticket>)>>,
+    queued_bytes: Cell<usize>,
+    in_flight: Cell<usize>,
+    task: RefCell<Option<Waker>>,
+}
+
+/// The records of one request: answered when the last of them is.
+struct Ticket {
+    left: Cell<usize>,
+    worst: Cell<Option<AppendError>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Ticket {
+    fn settle(&self, result: Result<(), AppendError>) {
+        if let Err(error) = result {
+            self.worst.set(Some(worse(self.worst.get(), error)));
+        }
+        self.left.set(self.left.get() - 1);
+        if self.left.get() == 0
+            && let Some(waker) = self.waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Of two errors the one to answer with: a request that may succeed later is to come again.
+fn worse(one: Option<AppendError>, other: AppendError) -> AppendError {
+    let rank = |error: &AppendError| match error {
+        AppendError::Closed => 3,
+        AppendError::Full => 2,
+        AppendError::Partition => 1,
+        AppendError::TooLarge { .. } => 0,
+    };
+    one.filter(|one| rank(one) >= rank(&other)).unwrap_or(other)
+}
+
+/// Resolves when all records of one `append` are durable, or says why not. The records go to the log even if this is dropped.
+pub struct Appended(Rc<Ticket>);
+
+impl Future for Appended {
+    type Output = Result<(), AppendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.0.left.get() == 0 {
+            return Poll::Ready(self.0.worst.get().map_or(Ok(()), Err));
+        }
+        let mut waker = self.0.waker.borrow_mut();
+        match &mut *waker {
+            Some(known) => known.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Batcher {
+    /// For this thread. `run` must be polled on it.
+    pub fn new(log: Arc<dyn Log>) -> Self {
+        let inner = Inner {
+            log,
+            queue: RefCell::default(),
+            queued_bytes: Cell::new(0),
+            in_flight: Cell::new(0),
+            task: RefCell::default(),
+        };
+        Self(Rc::new(inner))
+    }
+
+    /// Appends the records of one request, in order. Beyond the thread's bounds they are refused as `Full`.
+    pub fn append(&self, records: impl IntoIterator<Item = NewRecord>) -> Appended {
+        let ticket = Rc::new(Ticket { left: Cell::new(1), worst: Cell::new(None), waker: RefCell::new(None) });
+        {
+            let mut queue = self.0.queue.borrow_mut();
+            for record in records {
+                let bytes = self.0.queued_bytes.get() + record.payload.len();
+                if queue.len() >= QUEUED_RECORDS_MAX || bytes > QUEUED_BYTES_MAX {
+                    ticket.worst.set(Some(worse(ticket.worst.get(), AppendError::Full)));
+                    continue;
+                }
+                self.0.queued_bytes.set(bytes);
+                ticket.left.set(ticket.left.get() + 1);
+                queue.push_back((record, ticket.clone()));
+            }
+        }
+        // One was counted for this call itself, so that an empty request is settled too.
+        ticket.left.set(ticket.left.get() - 1);
+        if ticket.left.get() > 0
+            && let Some(task) = &*self.0.task.borrow()
+        {
+            task.wake_by_ref();
+        }
+        Appended(ticket)
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.0.in_flight.get() == 0 && self.0.queue.borrow().is_empty()
+    }
+
+    /// The task behind `append`. Never returns.
+    pub async fn run(self) {
+        let mut under_way = FuturesUnordered::new();
+        let mut gathered = false;
+        poll_fn(|cx| {
+            loop {
+                while let Poll::Ready(Some((tickets, results))) = under_way.poll_next_unpin(cx) {
+                    settle(tickets, results);
+                    self.0.in_flight.set(under_way.len());
+                }
+                if self.0.queue.borrow().is_empty() || under_way.len() >= APPENDS_IN_FLIGHT_MAX {
+                    gathered = false;
+                    break;
+                }
+                if !gathered {
+                    // Whoever is ready in this turn of the loop runs first and joins the batch.
+                    gathered = true;
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                gathered = false;
+                let (records, tickets) = self.take();
+                let appending = self.0.log.append(records);
+                under_way.push(async move { (tickets, appending.await) });
+                self.0.in_flight.set(under_way.len());
+            }
+            let mut task = self.0.task.borrow_mut();
+            match &mut *task {
+                Some(known) => known.clone_from(cx.waker()),
+                None => *task = Some(cx.waker().clone()),
+            }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    fn take(&self) -> (Vec<NewRecord>, Vec<Rc<Ticket>>) {
+        let mut queue = self.0.queue.borrow_mut();
+        let count = queue.len().min(BATCH_RECORDS_MAX);
+        let mut records = Vec::with_capacity(count);
+        let mut tickets = Vec::with_capacity(count);
+        for (record, ticket) in queue.drain(..count) {
+            self.0.queued_bytes.set(self.0.queued_bytes.get() - record.payload.len());
+            records.push(record);
+            tickets.push(ticket);
+        }
+        (records, tickets)
+    }
+}
+
+fn settle<T>(tickets: Vec<Rc<Ticket>>, results: Vec<Result<T, AppendError>>) {
+    let mut results = results.into_iter();
+    for ticket in tickets {
+        // The contract says one result per record; a missing one must not leave a request waiting for ever.
+        ticket.settle(results.next().unwrap_or(Err(AppendError::Closed)).map(drop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeLog;
+    use bytes::Bytes;
+    use messaging::log::Topic;
+    use tokio::task::{LocalSet, spawn_local};
+
+    fn record(text: &'static str) -> NewRecord {
+        NewRecord { topic: Topic::Inbound, partition: 0, payload: Bytes::from_static(text.as_bytes()) }
+    }
+
+    async fn local<T>(work: impl Future<Output = T>) -> T {
+        LocalSet::new().run_until(work).await
+    }
+
+    #[tokio::test]
+    async fn requests_of_one_turn_share_one_call() {
+        let log = FakeLog::new(4);
+        let batcher = Batcher::new(log.clone());
+        local(async {
+            spawn_local(batcher.clone().run());
+            let waiting: Vec<_> = (0..100)
+                .map(|_| {
+                    let batcher = batcher.clone();
+                    spawn_local(async move { batcher.append([record("a"), record("b")]).await })
+                })
+                .collect();
+            for one in waiting {
+                assert_eq!(one.await.unwrap(), Ok(()));
+            }
+        })
+        .await;
+        assert_eq!(log.records().len(), 200);
+        assert!(log.calls() <= 3, "{} calls for one turn", log.calls());
+        assert!(batcher.is_idle());
+    }
+
+    #[tokio::test]
+    async fn one_failed_record_fails_its_request_and_no_other() {
+        let log = FakeLog::new(4);
+        log.fail_when(|payload| (payload == b"bad").then_some(AppendError::Full));
+        let batcher = Batcher::new(log.clone());
+        local(async {
+            spawn_local(batcher.clone().run());
+            let good = batcher.append([record("a")]);
+            let bad = batcher.append([record("a"), record("bad"), record("c")]);
+            let after = batcher.append([record("d")]);
+            assert_eq!(good.await, Ok(()));
+            assert_eq!(bad.await, Err(AppendError::Full));
+            assert_eq!(after.await, Ok(()));
+        })
+        .await;
+        assert_eq!(log.records().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_request_still_reaches_the_log_and_nothing_waits_without_bound() {
+        let log = FakeLog::new(4);
+        let batcher = Batcher::new(log.clone());
+        local(async {
+            drop(batcher.append([record("kept")]));
+            let refused = batcher.append((0..QUEUED_RECORDS_MAX).map(|_| record("x")));
+            assert_eq!(batcher.append([]).await, Ok(()), "nothing to do is done");
+            spawn_local(batcher.clone().run());
+            assert_eq!(refused.await, Err(AppendError::Full), "one more than fits");
+        })
+        .await;
+        assert_eq!(log.records().len(), QUEUED_RECORDS_MAX);
+    }
+}

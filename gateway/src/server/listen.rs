@@ -1,0 +1,79 @@
+//! Bound sockets. Ports are bound before anything else is built, so that a conflict is found before any work is done.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel holds for us before we accept them, per listener.
+const BACKLOG: i32 = 1024;
+
+/// The gateway's bound sockets: one per serving thread for the public address, and one for the admin address.
+#[derive(Debug)]
+pub struct Listeners {
+    pub(crate) public: Vec<TcpListener>,
+    pub(crate) admin: Option<TcpListener>,
+    public_address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds. With port 0 the first socket finds a free port and the others share it.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; the message names it.
+    pub fn bind(public: SocketAddr, admin: Option<SocketAddr>, threads: usize) -> io::Result<Self> {
+        let first = listen(public, true)?;
+        let public_address = first.local_addr()?;
+        let mut sockets = vec![first];
+        while sockets.len() < threads.max(1) {
+            sockets.push(listen(public_address, true)?);
+        }
+        // The admin port is not shared: two processes behind one metrics address would answer in turns.
+        let admin = admin.map(|address| listen(address, false)).transpose()?;
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        Ok(Self { public: sockets, admin, public_address, admin_address })
+    }
+
+    /// Where the public listener is.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public_address
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+}
+
+fn listen(address: SocketAddr, shared_port: bool) -> io::Result<TcpListener> {
+    bind(address, shared_port).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+fn bind(address: SocketAddr, shared_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_zero_is_shared_by_all_threads_and_a_taken_port_is_named() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(any, Some(any), 3).unwrap();
+        assert_eq!(listeners.public.len(), 3);
+        for socket in &listeners.public {
+            assert_eq!(socket.local_addr().unwrap(), listeners.public_address());
+        }
+        let taken = listeners.admin_address().unwrap();
+        let error = Listeners::bind(any, Some(taken), 1).unwrap_err();
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! What all threads of a gateway share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use messaging::channels::{ChannelKind, Verifier, channel};
+use messaging::clock::Timestamp;
+use messaging::directory::SecretPair;
+use messaging::seal::Secret;
+use tokio::sync::Notify;
+
+use crate::api::Backlog;
+use crate::api::recent::Recent;
+use crate::api::token;
+use crate::options::{Options, Parts};
+
+/// What all threads share.
+pub(crate) struct Shared {
+    pub(crate) parts: Parts,
+    pub(crate) options: Options,
+    /// Sends that were accepted a short while ago.
+    pub(crate) recent: Recent,
+    /// What waits on the log, for forecasts.
+    pub(crate) backlog: Backlog,
+    /// Verifiers of accounts that do not exist.
+    nobody: Vec<Verifier>,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) admin_connections: AtomicUsize,
+    pub(crate) in_flight: AtomicUsize,
+    /// Readiness says no.
+    pub(crate) draining: AtomicBool,
+    /// New requests are refused.
+    pub(crate) closing: AtomicBool,
+    /// An administrator asked to drain.
+    pub(crate) drain_asked: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts, options: Options) -> Arc<Self> {
+        let recent = Recent::new(options.idempotency_ttl);
+        let nobody = ChannelKind::ALL.iter().map(|kind| nobody(*kind)).collect();
+        Arc::new(Self {
+            parts,
+            options,
+            recent,
+            backlog: Backlog::default(),
+            nobody,
+            connections: AtomicUsize::new(0),
+            admin_connections: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            drain_asked: Notify::new(),
+        })
+    }
+
+    /// A verifier that costs what a real one costs and lets nothing pass.
+    pub(crate) fn nobody(&self, kind: ChannelKind) -> &Verifier {
+        &self.nobody[kind.index()]
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+}
+
+/// Secrets by chance, which nobody has.
+fn nobody(kind: ChannelKind) -> Verifier {
+    let secrets = channel(kind).fields().iter().filter(|field| field.secret);
+    let drawn: BTreeMap<String, SecretPair> = secrets
+        .map(|field| (field.name.to_owned(), SecretPair::new(Secret::new(token::random_text(32)), Timestamp::ZERO)))
+        .collect();
+    channel(kind).verifier(&drawn)
+}
