@@ -159,17 +159,16 @@ fn check_book(book: &Book, verdict: &mut Verdict) {
     }
 }
 
-/// Finds inversions in one observed order. `happened` gives when each operation began and was acknowledged (`u64::MAX` when
-/// it was not). One that was acknowledged before another began must not stand behind it; what overlapped has no order.
-/// Returns the places of those that were overtaken.
-fn inversions(happened: &[(u64, u64)]) -> Vec<usize> {
+/// Finds inversions in the observed order of one conversation. An operation that was acknowledged before another began must
+/// not stand behind it; what overlapped has no order. Returns those that stand before an earlier one.
+fn inversions<'a>(arrivals: &[&'a Operation]) -> Vec<&'a Operation> {
     let mut found = Vec::new();
     let mut earliest_ack_behind = u64::MAX;
-    for (place, &(begun, acknowledged)) in happened.iter().enumerate().rev() {
-        if earliest_ack_behind <= begun {
-            found.push(place);
+    for operation in arrivals.iter().rev() {
+        if earliest_ack_behind <= operation.begun_us {
+            found.push(*operation);
         }
-        earliest_ack_behind = earliest_ack_behind.min(acknowledged);
+        earliest_ack_behind = earliest_ack_behind.min(operation.acknowledged_us());
     }
     found
 }

@@ -101,8 +101,8 @@ fn check_sizes(requests: usize, conversations: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of a load's conversation, as the platform writes it.
-pub(super) fn phone(conversation: u32) -> String {
+/// The customer's number of a load's conversation, digits only: for opening windows before a send load.
+pub fn phone(conversation: u32) -> String {
     format!("1555{conversation:07}")
 }
 

@@ -1,5 +1,6 @@
 //! What a run brings: every operation with its times, and the histograms.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
@@ -68,7 +69,7 @@ impl LoadRun {
 
     /// Puts runs of several threads together.
     pub(super) fn join(runs: Vec<Self>) -> Self {
-        let mut all = Recorder::new(0).finish(0.0, 0.0);
+        let mut all = Recorder::new(0, Arc::default()).finish(0.0, 0.0);
         for run in runs {
             all.operations.extend(run.operations);
             // The bounds are the same, so this cannot fail.
@@ -106,10 +107,11 @@ pub(super) struct Times {
 pub(super) struct Recorder {
     run: LoadRun,
     start_us: u64,
+    progress: Arc<Progress>,
 }
 
 impl Recorder {
-    pub fn new(requests: usize) -> Self {
+    pub fn new(requests: usize, progress: Arc<Progress>) -> Self {
         let run = LoadRun {
             operations: Vec::with_capacity(requests),
             latency: histogram(),
@@ -120,7 +122,7 @@ impl Recorder {
             generator_cpu_s: 0.0,
             unsent: 0,
         };
-        Self { run, start_us: crate::monotonic_us() }
+        Self { run, start_us: crate::monotonic_us(), progress }
     }
 
     pub fn start_at(&mut self, start_us: u64) {
@@ -128,24 +130,15 @@ impl Recorder {
     }
 
     /// Notes one exchange; `counts` is false during warm-up.
-    pub fn note(
-        &mut self,
-        load: &Prepared,
-        index: usize,
-        times: Times,
-        exchanged: Exchanged,
-        body: &[u8],
-        counts: bool,
-        progress: &Progress,
-    ) {
+    pub fn note(&mut self, load: &Prepared, index: usize, times: Times, exchanged: Exchanged, body: &[u8], counts: bool) {
         let answer = match exchanged {
             Exchanged::Status(status) if (200..300).contains(&status) => Answer::Accepted,
             Exchanged::Status(_) | Exchanged::Unsent => Answer::Refused,
             Exchanged::Unanswered => Answer::Unknown,
         };
         let ok = answer == Answer::Accepted;
-        progress.sent.fetch_add(1, Ordering::Relaxed);
-        progress.ok.fetch_add(u64::from(ok), Ordering::Relaxed);
+        self.progress.sent.fetch_add(1, Ordering::Relaxed);
+        self.progress.ok.fetch_add(u64::from(ok), Ordering::Relaxed);
         let id = if ok { message_id(body) } else { None };
         let mark = load.mark(index);
         self.run.operations.push(Operation { mark, begun_us: times.begun, answered_us: times.answered, answer, id });
