@@ -12,6 +12,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::find;
+
+pub(crate) use history::message_id;
 pub use history::{Answer, Book, Canary, CanaryKind, Delivery, End, History, Operation, Output, Taken};
 
 /// Violations that are listed; the rest is only counted.
@@ -134,7 +137,7 @@ pub fn check(history: &History) -> Verdict {
 fn check_canaries(history: &History, verdict: &mut Verdict) {
     for output in &history.outputs {
         for canary in &history.canaries {
-            if canary.text.is_empty() || !contains(&output.bytes, canary.text.as_bytes()) {
+            if find(&output.bytes, canary.text.as_bytes()).is_none() {
                 continue;
             }
             let kind = match &canary.kind {
@@ -146,10 +149,6 @@ fn check_canaries(history: &History, verdict: &mut Verdict) {
             verdict.add(kind, || format!("{} holds the canary {}", output.place, canary.text));
         }
     }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }
 
 fn check_book(book: &Book, verdict: &mut Verdict) {

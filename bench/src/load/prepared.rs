@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use messaging::clock::{Clock, SystemClock};
 use sha2::Sha256;
 
+use crate::find;
 use crate::http::loopback;
 use crate::mark::{Mark, Way, write_hex};
 
@@ -280,7 +281,7 @@ impl Template {
 }
 
 fn place_of(bytes: &[u8], hole: &str, from: usize) -> Option<usize> {
-    bytes[from..].windows(hole.len()).position(|window| window == hole.as_bytes()).map(|place| place + from)
+    find(&bytes[from..], hole.as_bytes()).map(|place| place + from)
 }
 
 #[cfg(test)]

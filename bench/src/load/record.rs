@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::prepared::Prepared;
 use super::wire::Exchanged;
-use crate::checker::{Answer, Operation};
+use crate::checker::{Answer, Operation, message_id};
 
 /// Longest latency that a histogram holds, in microseconds: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -139,7 +139,7 @@ impl Recorder {
         let ok = answer == Answer::Accepted;
         self.progress.sent.fetch_add(1, Ordering::Relaxed);
         self.progress.ok.fetch_add(u64::from(ok), Ordering::Relaxed);
-        let id = if ok { message_id(body) } else { None };
+        let id = if ok { message_id(body).map(str::to_owned) } else { None };
         let mark = load.mark(index);
         self.run.operations.push(Operation { mark, begun_us: times.begun, answered_us: times.answered, answer, id });
         let latency = times.answered.saturating_sub(times.scheduled).max(1);
@@ -164,11 +164,4 @@ impl Recorder {
         self.run.generator_cpu_s = generator_cpu_s;
         self.run
     }
-}
-
-/// The `msg_…` of an answer.
-fn message_id(body: &[u8]) -> Option<String> {
-    let at = body.windows(5).position(|window| window == b"\"msg_")? + 1;
-    let end = body[at..].iter().position(|&byte| byte == b'"')?;
-    String::from_utf8(body[at..at + end].to_vec()).ok()
 }
