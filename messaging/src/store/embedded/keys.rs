@@ -48,8 +48,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
+    pub(super) const ALL: [Self; 6] = [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
 }
 
 /// A key's bytes, on the stack.
@@ -286,8 +285,12 @@ mod tests {
     fn key() -> impl Strategy<Value = Key> {
         prop_oneof![
             (id(), id()).prop_map(|(t, c)| Key::Conversation(TenantId(t), ConversationId(c))),
-            (id(), id(), number(), id())
-                .prop_map(|(t, c, at, m)| Key::Message(TenantId(t), ConversationId(c), Timestamp(at), MessageId(m))),
+            (id(), id(), number(), id()).prop_map(|(t, c, at, m)| Key::Message(
+                TenantId(t),
+                ConversationId(c),
+                Timestamp(at),
+                MessageId(m)
+            )),
             (id(), id()).prop_map(|(t, p)| Key::Pointer(TenantId(t), p)),
             (id(), id(), id()).prop_map(|(t, a, p)| Key::PlatformId(TenantId(t), AccountId(a), PlatformRef(p))),
             (id(), shard(), number()).prop_map(|(t, shard, order)| Key::Event(TenantId(t), FeedPosition { shard, order })),

@@ -85,10 +85,7 @@ impl EmbeddedStore {
 }
 
 /// Puts a question, waiting while the queue is full, and waits for the answer. A thread that is gone has closed.
-async fn ask<Q, T>(
-    queue: &mpsc::Sender<Q>,
-    question: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Q,
-) -> Result<T, StoreError> {
+async fn ask<Q, T>(queue: &mpsc::Sender<Q>, question: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Q) -> Result<T, StoreError> {
     let (answer, answered) = oneshot::channel();
     queue.send(question(answer)).await.map_err(|_| StoreError::Closed)?;
     answered.await.map_err(|_| StoreError::Closed)?

@@ -127,8 +127,8 @@ pub(super) fn read_directory(tables: &Tables) -> DirectoryAnswer {
     let mut rows = Vec::new();
     for row in snapshot.prefix(&tables.node, [ROW]) {
         let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
-        let name = String::from_utf8(key[1..].to_vec())
-            .map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
+        let name =
+            String::from_utf8(key[1..].to_vec()).map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
         rows.push((name, value.to_vec()));
     }
     Ok((version, rows))

@@ -24,9 +24,18 @@ const ROWS_AHEAD_MAX: usize = 1024;
 
 /// A question.
 pub(super) enum Query {
-    Read { keys: Vec<Key>, answer: oneshot::Sender<Result<Vec<Option<Vec<u8>>>, StoreError>> },
-    Scan { scan: Scan, limit: usize, answer: oneshot::Sender<Result<Vec<Found>, StoreError>> },
-    Directory { answer: oneshot::Sender<DirectoryAnswer> },
+    Read {
+        keys: Vec<Key>,
+        answer: oneshot::Sender<Result<Vec<Option<Vec<u8>>>, StoreError>>,
+    },
+    Scan {
+        scan: Scan,
+        limit: usize,
+        answer: oneshot::Sender<Result<Vec<Found>, StoreError>>,
+    },
+    Directory {
+        answer: oneshot::Sender<DirectoryAnswer>,
+    },
     /// One thread ends.
     Stop,
 }

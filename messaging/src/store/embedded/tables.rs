@@ -40,20 +40,22 @@ pub(super) struct Tables {
 impl Tables {
     /// Opens the folder, or makes it.
     pub(super) fn open(settings: &EmbeddedSettings) -> Result<Self, StoreError> {
-        let dir = &settings.dir;
-        clear_unfinished_creation(dir).map_err(|error| opening(dir, &fjall::Error::Io(error)))?;
-        let db = Database::builder(dir)
+        let tables = Self::open_engine(settings).map_err(|error| opening(&settings.dir, &error))?;
+        tables.check_format(&settings.dir)?;
+        Ok(tables)
+    }
+
+    fn open_engine(settings: &EmbeddedSettings) -> fjall::Result<Self> {
+        clear_unfinished_creation(&settings.dir)?;
+        let db = Database::builder(&settings.dir)
             .cache_size(settings.cache_bytes)
             .max_cached_files(Some(OPEN_FILES_MAX))
             .max_journaling_size(JOURNALS_MAX_BYTES)
             // Values are sealed: they do not compress.
             .journal_compression(CompressionType::None)
             .worker_threads(ENGINE_THREADS)
-            .open()
-            .map_err(|error| opening(dir, &error))?;
-        let tables = Self::with_keyspaces(db).map_err(|error| opening(dir, &error))?;
-        tables.check_format(dir)?;
-        Ok(tables)
+            .open()?;
+        Self::with_keyspaces(db)
     }
 
     fn with_keyspaces(db: Database) -> fjall::Result<Self> {
@@ -117,9 +119,11 @@ impl Tables {
         snapshot.is_empty(&self.node)
     }
 
+    /// Puts another mark into a folder that nobody has open.
     #[cfg(test)]
-    pub(super) fn overwrite_format(&self, mark: &[u8]) {
-        self.node.insert(FORMAT_KEY, mark).expect("a fresh folder takes a row");
+    pub(super) fn overwrite_format(settings: &EmbeddedSettings, mark: &[u8]) {
+        let tables = Self::open_engine(settings).expect("opens");
+        tables.node.insert(FORMAT_KEY, mark).expect("is written");
     }
 }
 
@@ -139,9 +143,7 @@ fn clear_unfinished_creation(dir: &Path) -> std::io::Result<()> {
 }
 
 fn plain_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .max_memtable_size(memtable_bytes)
-        .data_block_compression_policy(CompressionPolicy::disabled())
+    KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).data_block_compression_policy(CompressionPolicy::disabled())
 }
 
 /// The settings of a table, by measurement (`measure.rs`). They are fixed when the folder is made.
@@ -154,9 +156,10 @@ fn options(table: Table) -> KeyspaceCreateOptions {
             .filter_policy(bits_per_key(10.0)),
         Table::Pointers => plain_options(memtable("M_PTR", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_PTR")),
         Table::Conversations => plain_options(memtable("M_CNV", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_CNV")),
-        Table::Events => {
-            plain_options(memtable("M_EVT", 8)).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_EVT"))
-        }
+        Table::Events => plain_options(memtable("M_EVT", 8))
+            .expect_point_read_hits(true)
+            .filter_policy(bits_per_key(10.0))
+            .compaction_strategy(leveled("L_EVT")),
         Table::Shards => plain_options(4 * MIB).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)),
         Table::Quarantine => plain_options(MIB),
     }
@@ -170,11 +173,7 @@ fn memtable(name: &str, default: u64) -> u64 {
 }
 fn leveled(name: &str) -> Arc<Leveled> {
     let _ = name;
-    Arc::new(
-        Leveled::default()
-            .with_l0_threshold(env("L0", 4) as u8)
-            .with_table_target_size(env("LT", 64) * MIB),
-    )
+    Arc::new(Leveled::default().with_l0_threshold(env("L0", 4) as u8).with_table_target_size(env("LT", 64) * MIB))
 }
 
 fn bits_per_key(bits: f32) -> FilterPolicy {

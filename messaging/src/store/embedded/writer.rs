@@ -28,11 +28,29 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
-    Apply { batch: Vec<Write>, durability: Durability, reply: Reply<()> },
-    Sync { reply: Reply<()> },
-    Lease { shard: u16, owner: [u8; 16], ttl: Duration, reply: Reply<LeaseAnswer> },
-    Release { lease: Lease, reply: Reply<()> },
-    ChangeDirectory { expected: u64, changes: Vec<(String, Option<Vec<u8>>)>, reply: Reply<u64> },
+    Apply {
+        batch: Vec<Write>,
+        durability: Durability,
+        reply: Reply<()>,
+    },
+    Sync {
+        reply: Reply<()>,
+    },
+    Lease {
+        shard: u16,
+        owner: [u8; 16],
+        ttl: Duration,
+        reply: Reply<LeaseAnswer>,
+    },
+    Release {
+        lease: Lease,
+        reply: Reply<()>,
+    },
+    ChangeDirectory {
+        expected: u64,
+        changes: Vec<(String, Option<Vec<u8>>)>,
+        reply: Reply<u64>,
+    },
     /// Measure the disk.
     Measure,
     /// Do what came before, then let go of the files.
