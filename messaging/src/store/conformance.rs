@@ -368,12 +368,14 @@ async fn intents_of_one_shard(Subject { store, .. }: Subject, place: Place) {
 
 async fn quarantine_of_one_and_all(Subject { store, .. }: Subject, place: Place) {
     let mut times = Times::new();
-    let row = |tenant, n| Key::Quarantine(place.tenant(tenant), QuarantineId(bytes(n)));
+    // Ids are unique across tenants.
+    let id = |n| QuarantineId(place.tenant(n).0);
+    let row = |tenant, n| Key::Quarantine(place.tenant(tenant), id(n));
     // Ids of tenants stand between each other's: pages over all tenants must lose none.
     let (first, second, third) = ([row(1, 3), row(1, 6)], [row(2, 1), row(2, 5), row(2, 9)], [row(3, 2), row(3, 7)]);
     let all = [&first[..], &second[..], &third[..]].concat();
     put_all(&*store, &mut times, &all).await;
-    let after = |n| Some(QuarantineId(bytes(n)));
+    let after = |n| Some(id(n));
     for (from, expected) in
         [(None, &second[..]), (after(0), &second[..]), (after(1), &second[1..]), (after(5), &second[2..]), (after(9), &[])]
     {
