@@ -370,6 +370,15 @@ async fn many_callers_at_once_lose_nothing() {
     store.close().await;
 }
 
+/// Files of sorted rows in all of the engine's tables but its own.
+fn table_files(dir: &Path) -> usize {
+    let mut files = 0;
+    for table in std::fs::read_dir(dir.join("keyspaces")).expect("is listed").flatten().filter(|entry| entry.file_name() != "0") {
+        files += std::fs::read_dir(table.path().join("tables")).map_or(0, Iterator::count);
+    }
+    files
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_rows_are_scanned() {
     const ROWS: u64 = 100_000;
@@ -387,6 +396,7 @@ async fn a_hundred_thousand_rows_are_scanned() {
         assert_eq!(key, message(n));
         assert!(value.len() == 400 && value[0] == n as u8);
     }
+    assert!(table_files(dir.path()) > 0, "what has grown in memory is written to tables");
     let page = store.scan(Scan::Messages(TENANT, conversation, Timestamp(50_000)), 3).await.expect("is read");
     assert_eq!(page.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [message(49_999), message(49_998), message(49_997)]);
     store.close().await;
