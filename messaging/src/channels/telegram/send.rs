@@ -45,7 +45,7 @@ pub(super) fn call(send: &Outgoing<'_>) -> Result<Call, Unsendable> {
     if let Some(via) = send.via {
         body.insert("business_connection_id".to_owned(), Value::from(via));
     }
-    if let Some(reply) = reply_parameters(send, chat)? {
+    if let Some(reply) = reply_parameters(send, chat) {
         body.insert("reply_parameters".to_owned(), reply);
     }
     Ok(Call { method, body })
@@ -58,18 +58,15 @@ fn recipient(send: &Outgoing<'_>) -> Result<i64, Unsendable> {
 }
 
 /// The message that a send answers. It is sent even when that message is gone: better without the link than not at all.
-fn reply_parameters(send: &Outgoing<'_>, chat: i64) -> Result<Option<Value>, Unsendable> {
-    let Some(reply_to) = send.reply_to.filter(|_| send.content.is_message()) else {
-        return Ok(None);
-    };
-    let Some(key) = MessageKey::from_platform_id(reply_to) else {
-        return Err(Unsendable("the answered event is not a message of telegram".to_owned()));
-    };
+fn reply_parameters(send: &Outgoing<'_>, chat: i64) -> Option<Value> {
+    let reply_to = send.reply_to.filter(|_| send.content.is_message())?;
+    // A pressed button is no message, so there is nothing to link to.
+    let key = MessageKey::from_platform_id(reply_to)?;
     // A group that became a supergroup, or another business connection: the message stayed behind, its number means another one here.
     if (key.chat, key.via) != (chat, send.via) {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(json!({ "message_id": key.message, "allow_sending_without_reply": true })))
+    Some(json!({ "message_id": key.message, "allow_sending_without_reply": true }))
 }
 
 fn text_parameters(text: &Text) -> Value {
