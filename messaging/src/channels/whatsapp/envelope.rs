@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::wire::{Call, Event, Message, Preference, Seconds, StatusNews, Str, is_split};
+use super::wire::{Event, List, Seconds, Str, is_split};
 
 /// What every envelope calls itself.
 pub(super) const OBJECT: &str = "whatsapp_business_account";
@@ -61,45 +61,37 @@ struct Change<'a, V> {
     value: V,
 }
 
-/// A change's value with at most one inner event.
+/// A change's value with at most one inner event. That stays raw: it is read once the list is known to be its only one.
 #[derive(Deserialize)]
 struct Lists<'a> {
     #[serde(borrow)]
     contacts: Option<&'a RawValue>,
     #[serde(borrow)]
-    messages: Option<One<Message<'a>>>,
+    messages: Option<One<&'a RawValue>>,
     #[serde(borrow)]
-    statuses: Option<One<StatusNews<'a>>>,
+    statuses: Option<One<&'a RawValue>>,
     #[serde(borrow)]
     errors: Option<One<&'a RawValue>>,
     #[serde(borrow)]
-    calls: Option<One<Call<'a>>>,
+    calls: Option<One<&'a RawValue>>,
     #[serde(borrow)]
-    message_echoes: Option<One<Message<'a>>>,
+    message_echoes: Option<One<&'a RawValue>>,
     #[serde(borrow)]
-    user_preferences: Option<One<Preference<'a>>>,
+    user_preferences: Option<One<&'a RawValue>>,
 }
 
 impl<'a> Lists<'a> {
-    /// The one event, if there is exactly one.
-    fn event(self) -> Option<Event<'a>> {
-        let mut found = None;
-        let mut count = 0;
-        let mut take = |event: Option<Event<'a>>| {
-            count += usize::from(event.is_some());
-            found = found.take().or(event);
-        };
-        take(self.messages.and_then(|list| list.0).map(Event::Message));
-        take(self.statuses.and_then(|list| list.0).map(Event::Status));
-        take(self.errors.and_then(|list| list.0).map(Event::Error));
-        take(self.calls.and_then(|list| list.0).map(Event::Call));
-        take(self.message_echoes.and_then(|list| list.0).map(Event::Echo));
-        take(self.user_preferences.and_then(|list| list.0).map(Event::Preference));
-        match count {
-            0 => Some(Event::Whole),
-            1 => found,
-            _ => None,
-        }
+    /// The elements of all lists.
+    fn elements(self) -> impl Iterator<Item = (List, &'a RawValue)> {
+        let lists = [
+            (List::Messages, self.messages),
+            (List::Statuses, self.statuses),
+            (List::Errors, self.errors),
+            (List::Calls, self.calls),
+            (List::Echoes, self.message_echoes),
+            (List::Preferences, self.user_preferences),
+        ];
+        lists.into_iter().filter_map(|(list, elements)| Some((list, elements?.0?)))
     }
 }
 
@@ -111,6 +103,8 @@ pub(super) struct Single<'a> {
     pub sent_at: Option<Seconds>,
     pub contacts: Option<&'a RawValue>,
     pub event: Event<'a>,
+    /// The event's element of its list, where it is one.
+    pub element: Option<&'a RawValue>,
 }
 
 /// Reads a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds several or is
@@ -121,7 +115,15 @@ pub(super) fn single_of_lists(text: &str) -> Option<Single<'_>> {
         return None;
     }
     let contacts = lists.contacts;
-    Some(Single { field, sent_at, contacts, event: lists.event()? })
+    let mut elements = lists.elements();
+    let Some((list, element)) = elements.next() else {
+        return Some(Single { field, sent_at, contacts: None, event: Event::Whole, element: None });
+    };
+    if elements.next().is_some() {
+        return None;
+    }
+    let event = Event::of_element(list, element).ok()?;
+    Some(Single { field, sent_at, contacts, event, element: Some(element) })
 }
 
 /// Reads any body that holds exactly one inner event.
@@ -135,7 +137,7 @@ pub(super) fn single(text: &str) -> Option<Single<'_>> {
         return None;
     }
     let event = Event::of_change(&field, value);
-    Some(Single { field, sent_at, contacts: None, event })
+    Some(Single { field, sent_at, contacts: None, event, element: None })
 }
 
 fn only_change<'a, V: Deserialize<'a>>(text: &'a str) -> Option<(Str<'a>, Option<Seconds>, V)> {

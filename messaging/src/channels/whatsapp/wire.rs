@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// A message, or an echo of one.
+/// Whom a message concerns, or an echo of one. (Small, because a receiver needs no more.)
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Message<'a> {
@@ -109,6 +109,14 @@ pub(super) struct Message<'a> {
     pub timestamp: Option<Seconds>,
     #[serde(borrow, rename = "type")]
     pub kind: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub system: Option<&'a RawValue>,
+}
+
+/// What a message says, and what it says beside.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Parts<'a> {
     #[serde(borrow)]
     pub context: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -137,8 +145,6 @@ pub(super) struct Message<'a> {
     pub button: Option<&'a RawValue>,
     #[serde(borrow)]
     pub order: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub system: Option<&'a RawValue>,
     #[serde(borrow)]
     pub reaction: Option<&'a RawValue>,
     #[serde(borrow)]
