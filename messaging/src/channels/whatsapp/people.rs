@@ -251,6 +251,10 @@ fn is_bsuid(id: &str) -> bool {
 
 /// The handle of a webhook's id. What is no phone is a user id, of whatever shape it comes to have.
 pub(super) fn handle_of(id: &str) -> Handle {
+    if id.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Already in its normal form, as nearly all are.
+        return Handle::new("phone", id);
+    }
     if is_phone(id) { Handle::phone(id) } else { Handle::bsuid(id) }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use http::HeaderName;
 use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use crate::channels::{HandshakeReply, Piece, PieceKind, Received, Refusal, Verif
 use crate::content::Handle;
 use crate::exchange::WebhookRequest;
 
-const SIGNATURE_HEADER: &str = "x-hub-signature-256";
+const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("x-hub-signature-256");
 const SIGNATURE_PREFIX: &[u8] = b"sha256=";
 const TAG_BYTES: usize = 32;
 /// Longest challenge that is echoed, in bytes.
