@@ -4,10 +4,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::people::Ids;
 use super::wire::{Event, List, Seconds, Str, is_split};
+use crate::channels::PieceKind;
+use crate::content::Handle;
 
 /// What every envelope calls itself.
 pub(super) const OBJECT: &str = "whatsapp_business_account";
@@ -61,37 +64,85 @@ struct Change<'a, V> {
     value: V,
 }
 
-/// A change's value with at most one inner event. That stays raw: it is read once the list is known to be its only one.
-#[derive(Deserialize)]
-struct Lists<'a> {
-    #[serde(borrow)]
-    contacts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    statuses: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    errors: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    calls: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    message_echoes: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    user_preferences: Option<One<&'a RawValue>>,
+/// An element of a list, read as the list's kind.
+trait Element<'a>: Sized {
+    /// The list's only element; none when it is empty or null.
+    fn only<A: MapAccess<'a>>(list: List, map: &mut A) -> Result<Option<Self>, A::Error>;
 }
 
-impl<'a> Lists<'a> {
-    /// The elements of all lists.
-    fn elements(self) -> impl Iterator<Item = (List, &'a RawValue)> {
-        let lists = [
-            (List::Messages, self.messages),
-            (List::Statuses, self.statuses),
-            (List::Errors, self.errors),
-            (List::Calls, self.calls),
-            (List::Echoes, self.message_echoes),
-            (List::Preferences, self.user_preferences),
-        ];
-        lists.into_iter().filter_map(|(list, elements)| Some((list, elements?.0?)))
+impl<'a> Element<'a> for (List, &'a RawValue) {
+    fn only<A: MapAccess<'a>>(list: List, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(element(map)?.map(|raw| (list, raw)))
+    }
+}
+
+/// What a receiver needs of an event. Small, since it is handed up through all layers of the envelope.
+pub(super) enum Peeked<'a> {
+    Keyed(Handle, PieceKind),
+    /// Only the contacts tell the key.
+    Open(Box<Event<'a>>),
+}
+
+impl<'a> Peeked<'a> {
+    fn of(event: Event<'a>) -> Self {
+        match Ids::of(&event, |ids| ids.key_by_itself()) {
+            Some(key) => Self::Keyed(key, event.piece_kind("")),
+            None => Self::Open(Box::new(event)),
+        }
+    }
+}
+
+impl<'a> Element<'a> for Peeked<'a> {
+    fn only<A: MapAccess<'a>>(list: List, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(match list {
+            List::Messages => element(map)?.map(|message| Self::of(Event::Message(message))),
+            List::Statuses => element(map)?.map(|status| Self::of(Event::Status(status))),
+            List::Errors => element(map)?.map(|error| Self::of(Event::Error(error))),
+            List::Calls => element(map)?.map(|call| Self::of(Event::Call(call))),
+            List::Echoes => element(map)?.map(|echo| Self::of(Event::Echo(echo))),
+            List::Preferences => element(map)?.map(|wish| Self::of(Event::Preference(wish))),
+        })
+    }
+}
+
+fn element<'a, T: Deserialize<'a>, A: MapAccess<'a>>(map: &mut A) -> Result<Option<T>, A::Error> {
+    let list: Option<One<T>> = map.next_value()?;
+    Ok(list.and_then(|list| list.0))
+}
+
+/// A change's value with at most one inner event. Written out, so that there is one place for the event and not one per list.
+struct Lists<'a, E> {
+    contacts: Option<&'a RawValue>,
+    element: Option<E>,
+}
+
+impl<'de: 'a, 'a, E: Element<'de>> Deserialize<'de> for Lists<'a, E> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<'a, E>(PhantomData<Lists<'a, E>>);
+        impl<'de: 'a, 'a, E: Element<'de>> Visitor<'de> for Reader<'a, E> {
+            type Value = Lists<'a, E>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lists<'a, E>, A::Error> {
+                let mut lists = Lists { contacts: None, element: None };
+                while let Some(key) = map.next_key::<Str<'de>>()? {
+                    if let Some(list) = List::of_name(&key) {
+                        let element = E::only(list, &mut map)?;
+                        if element.is_some() && lists.element.is_some() {
+                            return Err(de::Error::custom("more than one"));
+                        }
+                        lists.element = lists.element.or(element);
+                    } else if &*key == "contacts" {
+                        lists.contacts = map.next_value()?;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(lists)
+            }
+        }
+        deserializer.deserialize_map(Reader(PhantomData))
     }
 }
 
@@ -107,29 +158,28 @@ pub(super) struct Single<'a> {
     pub element: Option<&'a RawValue>,
 }
 
-/// Reads a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds several or is
-/// something else.
-pub(super) fn single_of_lists(text: &str) -> Option<Single<'_>> {
-    let (field, sent_at, lists) = only_change::<Lists<'_>>(text)?;
+/// The key and kind of a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds
+/// several or is something else.
+pub(super) fn peek(text: &str) -> Option<(Handle, PieceKind)> {
+    let (field, _, lists) = only_change::<Lists<'_, Peeked<'_>>>(text)?;
     if !is_split(&field) {
         return None;
     }
-    let contacts = lists.contacts;
-    let mut elements = lists.elements();
-    let Some((list, element)) = elements.next() else {
-        return Some(Single { field, sent_at, contacts: None, event: Event::Whole, element: None });
-    };
-    if elements.next().is_some() {
-        return None;
-    }
-    let event = Event::of_element(list, element).ok()?;
-    Some(Single { field, sent_at, contacts, event, element: Some(element) })
+    Some(match lists.element {
+        Some(Peeked::Keyed(handle, kind)) => (handle, kind),
+        Some(Peeked::Open(event)) => (Ids::of(&event, |ids| ids.key_with(lists.contacts)), event.piece_kind(&field)),
+        None => (Handle::account(), Event::Whole.piece_kind(&field)),
+    })
 }
 
 /// Reads any body that holds exactly one inner event.
 pub(super) fn single(text: &str) -> Option<Single<'_>> {
-    if let Some(single) = single_of_lists(text) {
-        return Some(single);
+    if let Some((field, sent_at, lists)) = only_change::<Lists<'_, (List, &RawValue)>>(text)
+        && is_split(&field)
+    {
+        let contacts = lists.contacts;
+        let event = lists.element.map_or(Ok(Event::Whole), |(list, raw)| Event::of_element(list, raw)).ok()?;
+        return Some(Single { field, sent_at, contacts, event, element: lists.element.map(|(_, raw)| raw) });
     }
     // The lists of such a change are its own affair and may have any shape.
     let (field, sent_at, value) = only_change::<&RawValue>(text)?;

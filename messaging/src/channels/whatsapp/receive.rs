@@ -88,9 +88,8 @@ fn decoded(text: &str) -> Vec<u8> {
 /// One piece per inner event of an authentic body.
 fn pieces(body: &Bytes) -> Vec<Piece> {
     let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::unparsable(body.clone())] };
-    if let Some(single) = envelope::single_of_lists(text) {
-        let handle = Ids::of(&single.event, |ids| ids.key_with(single.contacts));
-        return vec![Piece::new(handle, single.event.piece_kind(&single.field), body.clone())];
+    if let Some((handle, kind)) = envelope::peek(text) {
+        return vec![Piece::new(handle, kind, body.clone())];
     }
     match split(text) {
         Some(mut pieces) => {
