@@ -26,7 +26,12 @@ struct NotEmpty;
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub async fn first_key(keeper: &DirectoryKeeper, keyring: &Keyring, clock: &SharedClock, name: &str) -> Result<Option<FirstKey>, StoreError> {
+pub async fn first_key(
+    keeper: &DirectoryKeeper,
+    keyring: &Keyring,
+    clock: &SharedClock,
+    name: &str,
+) -> Result<Option<FirstKey>, StoreError> {
     let newcomer = Newcomer::draw(name, Scope::ALL, keyring, clock.now());
     let made = keeper.change(|directory| if directory.tenants().next().is_some() { Err(NotEmpty) } else { Ok(newcomer.changes()) }).await;
     match made {

@@ -114,6 +114,10 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
     }
     let is_bulk = reader.flag("bulk").unwrap_or(false);
 
+    if let (None, Some(content), Some(account)) = (&to, &content, &account) {
+        // The recipient is at fault: what is wrong with the content is named all the same.
+        reader.faults(channels::channel(account.channel).check(content, &Handle::account()));
+    }
     let draft = match (to, content) {
         (Some(to), Some(content)) => {
             Some(Draft { account, to, content, reply_to, fallback, expires_at, not_before, callback_data, metadata, is_bulk })
