@@ -88,13 +88,7 @@ impl Future for Appended {
 impl Batcher {
     /// For this thread. `run` must be polled on it.
     pub fn new(log: Arc<dyn Log>) -> Self {
-        let inner = Inner {
-            log,
-            queue: RefCell::default(),
-            queued_bytes: Cell::new(0),
-            in_flight: Cell::new(0),
-            task: RefCell::default(),
-        };
+        let inner = Inner { log, queue: RefCell::default(), queued_bytes: Cell::new(0), in_flight: Cell::new(0), task: RefCell::default() };
         Self(Rc::new(inner))
     }
 

@@ -74,12 +74,8 @@ fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str,
     let account = account.parse::<AccountId>().ok().and_then(|id| directory.account(id)).filter(|account| enabled == Some(account.channel));
     // A channel that does not exist costs what one that does costs.
     let channel = channels::channel(kind.unwrap_or(ChannelKind::ALL[0]));
-    let request = WebhookRequest {
-        is_post: head.method == Method::POST,
-        query: head.uri.query().unwrap_or(""),
-        headers: &head.headers,
-        body,
-    };
+    let request =
+        WebhookRequest { is_post: head.method == Method::POST, query: head.uri.query().unwrap_or(""), headers: &head.headers, body };
     let verifier = account.map_or_else(|| shared.nobody(channel.kind()), |account| &account.verifier);
     let received = channel.receive(&request, verifier);
     let (account, received) = match (account, received) {
@@ -97,8 +93,7 @@ fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str,
     let log = &shared.parts.log;
     let (partitions, largest) = (log.partitions(), log.max_record());
     let ids = shared.parts.keyring.ids();
-    let mut batch =
-        Batch { channel, records: Vec::with_capacity(pieces.len()), kinds: Vec::with_capacity(pieces.len()), too_large: false };
+    let mut batch = Batch { channel, records: Vec::with_capacity(pieces.len()), kinds: Vec::with_capacity(pieces.len()), too_large: false };
     for piece in &pieces {
         let conversation = ids.conversation(account.owner.tenant.id(), account.owner.account, piece.handle().expose());
         let record = Record::inbound(account.owner, account.channel, conversation, piece, now);

@@ -146,10 +146,7 @@ pub const ROUTES: &[Route] = &[
     // Messages
     keyed(Post, "/v1/messages", MessagesSend, Handler::Send, Label::Messages),
     keyed(Get, "/v1/messages", MessagesRead, Handler::ListMessages, Label::Messages),
-    Route {
-        body: BodyLimit::Batch,
-        ..keyed(Post, "/v1/messages/batch", MessagesSend, Handler::SendBatch, Label::MessagesBatch)
-    },
+    Route { body: BodyLimit::Batch, ..keyed(Post, "/v1/messages/batch", MessagesSend, Handler::SendBatch, Label::MessagesBatch) },
     keyed(Get, "/v1/messages/{id}", MessagesRead, Handler::ReadMessage, Label::Message),
     keyed(Delete, "/v1/messages/{id}", MessagesSend, Handler::CancelMessage, Label::Message),
     keyed(Post, "/v1/messages/{id}/resend", MessagesSend, Handler::ResendMessage, Label::Message),

@@ -68,8 +68,7 @@ impl Shared {
 /// Secrets by chance, which nobody has.
 fn nobody(kind: ChannelKind) -> Verifier {
     let secrets = channel(kind).fields().iter().filter(|field| field.secret);
-    let drawn: BTreeMap<String, SecretPair> = secrets
-        .map(|field| (field.name.to_owned(), SecretPair::new(Secret::new(token::random_text(32)), Timestamp::ZERO)))
-        .collect();
+    let drawn: BTreeMap<String, SecretPair> =
+        secrets.map(|field| (field.name.to_owned(), SecretPair::new(Secret::new(token::random_text(32)), Timestamp::ZERO))).collect();
     channel(kind).verifier(&drawn)
 }

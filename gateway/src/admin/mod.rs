@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-pub use first_key::{FirstKey, first_key};
+pub use first_key::first_key;
 
 use crate::api::{bearer, json as strict, span};
 use crate::body;
@@ -71,7 +71,9 @@ pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>, labe
     }
     match head.uri.path() {
         "/livez" => Ok(reply::typed(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into())),
-        "/readyz" => Ok(readiness(shared, head.uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("verbose")))).await),
+        "/readyz" => {
+            Ok(readiness(shared, head.uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("verbose")))).await)
+        }
         "/metrics" => exposition(shared),
         "/admin/tail" => tail(shared),
         "/admin/clock" => {
@@ -100,16 +102,14 @@ async fn readiness(shared: &Shared, verbose: bool) -> Reply {
     let directory = shared.parts.keeper.shared().load().version > 0;
     let asked = tokio::time::timeout(STORE_PATIENCE, shared.parts.store.directory_version()).await;
     let store = matches!(asked, Ok(Ok(_)));
-    let mut components: Vec<(&str, bool, bool)> = vec![
-        ("draining", !is_draining, true),
-        ("log", log, true),
-        ("directory", directory, true),
-        ("store", store, false),
-    ];
+    let mut components: Vec<(&str, bool, bool)> =
+        vec![("draining", !is_draining, true), ("log", log, true), ("directory", directory, true), ("store", store, false)];
     for (name, is_ready) in &shared.parts.admin.ready {
         components.push((name, is_ready(), true));
     }
-    for (component, is_ready) in [(Component::Log, log), (Component::Directory, directory), (Component::Store, store), (Component::Gateway, !is_draining)] {
+    for (component, is_ready) in
+        [(Component::Log, log), (Component::Directory, directory), (Component::Store, store), (Component::Gateway, !is_draining)]
+    {
         metrics::COMPONENT_READY.at([component.index()]).set(f64::from(u8::from(is_ready)));
     }
     let is_ready = components.iter().all(|(_, is_ready, is_needed)| *is_ready || !is_needed);

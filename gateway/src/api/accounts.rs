@@ -259,8 +259,10 @@ pub(super) async fn check(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
     let account = find(&call.directory(), call.tenant(), call.id()?)?.clone();
     let parts = &call.shared().parts;
-    let settings =
-        parts.channels.get(&account.channel).ok_or_else(|| Problem::new(Code::AccountDisabled, "the account's channel is off on this node"))?;
+    let settings = parts
+        .channels
+        .get(&account.channel)
+        .ok_or_else(|| Problem::new(Code::AccountDisabled, "the account's channel is off on this node"))?;
     let request = channels::channel(account.channel).probe(&account, settings);
     let body = match parts.caller.call(request, settings.timeout).await {
         Ok(response) => {

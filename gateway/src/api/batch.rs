@@ -68,7 +68,8 @@ fn split<'c>(call: &'c Call<'_>) -> Result<Vec<&'c str>, Problem> {
         if !json::is_shallow(text) {
             return Err(malformed("the body is nested too deeply".into()));
         }
-        let list: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| malformed(format!("the body is not a JSON list: {error}")))?;
+        let list: Vec<&RawValue> =
+            serde_json::from_str(text).map_err(|error| malformed(format!("the body is not a JSON list: {error}")))?;
         list.into_iter().map(RawValue::get).collect()
     };
     match items.len() {

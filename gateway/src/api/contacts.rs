@@ -7,11 +7,11 @@ use messaging::log::Topic;
 use messaging::record::Command;
 use serde_json::json;
 
+use super::Call;
 use super::commands::{account, append};
 use super::conversations::{self, addressed, contact_json};
 use super::json::{Reader, parse_object};
 use super::query::Query;
-use super::Call;
 use crate::problem::Problem;
 use crate::reply::{self, Reply};
 

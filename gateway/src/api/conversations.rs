@@ -94,9 +94,7 @@ pub(super) fn addressed(call: &Call<'_>, query: &Query) -> Result<(Arc<Account>,
     let directory = call.directory();
     let account = directory.account_of(call.tenant(), id).ok_or_else(Problem::not_found)?.clone();
     let to = query.require("to")?;
-    let handle = channels::channel(account.channel)
-        .short_recipient(to)
-        .map_err(|fault| Problem::fault("?to", fault.detail))?;
+    let handle = channels::channel(account.channel).short_recipient(to).map_err(|fault| Problem::fault("?to", fault.detail))?;
     let conversation = call.shared().parts.keyring.ids().conversation(call.tenant().id(), id, handle.expose());
     Ok((account, conversation, handle))
 }
@@ -153,6 +151,9 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Reply, Problem> {
         "contact": contact_json(&state),
         "window": window_json(call, state.channel, state.window_until),
         "last_activity_at": time_or_null(state.active_at),
+        "restricted": state.restricted,
+        "opted_out": state.opted_out,
+        "reachable": !state.unreachable,
     });
     Ok(reply::json(StatusCode::OK, &body))
 }

@@ -29,7 +29,13 @@ pub fn seal<T: Serialize>(call: &Call<'_>, about: &str, place: &T) -> String {
 }
 
 /// Reads a cursor. `valid_for` is none for cursors that stay good.
-pub fn open<T: DeserializeOwned>(call: &Call<'_>, about: &str, parameter: &str, text: &str, valid_for: Option<Duration>) -> Result<T, Problem> {
+pub fn open<T: DeserializeOwned>(
+    call: &Call<'_>,
+    about: &str,
+    parameter: &str,
+    text: &str,
+    valid_for: Option<Duration>,
+) -> Result<T, Problem> {
     let bad = || Problem::fault(format!("?{parameter}"), "is not a cursor of this list, or too old");
     if text.len() > TEXT_MAX {
         return Err(bad());

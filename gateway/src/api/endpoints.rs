@@ -43,18 +43,8 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the secret before the last rotation still signs.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
 /// Headers that belong to us or to HTTP itself.
-const RESERVED: [&str; 10] = [
-    "host",
-    "connection",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "trailer",
-    "expect",
-];
+const RESERVED: [&str; 10] =
+    ["host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding", "upgrade", "te", "trailer", "expect"];
 
 fn show(endpoint: &Endpoint) -> Value {
     let row = &endpoint.row;

@@ -49,7 +49,9 @@ pub(super) async fn render(call: &Call<'_>, rows: &[EventRow]) -> Result<Vec<Str
         let key_of = |id| states.get(&id).map(|state| state.contact_key());
         let data = match &row.data {
             EventData::Plain(data) => Some(data.clone()),
-            EventData::Sealed(sealed) => row.event.conversation.and_then(key_of).and_then(|key| EventData::open(sealed, tenant, row.event.id, &key).ok()),
+            EventData::Sealed(sealed) => {
+                row.event.conversation.and_then(key_of).and_then(|key| EventData::open(sealed, tenant, row.event.id, &key).ok())
+            }
             EventData::Message => row.event.message.and_then(|id| {
                 let (conversation, _, _) = places.get(&id)?;
                 stored.get(&id)?.open_content(tenant, id, &key_of(*conversation)?).ok()?

@@ -259,17 +259,8 @@ mod tests {
         for text in good {
             assert!(parse(text.as_bytes()).is_ok(), "{text}");
         }
-        let bad: [&[u8]; 9] = [
-            b"",
-            b"{",
-            b"{}{}",
-            b"{\"a\":1,\"a\":2}",
-            b"{\"x\":[{\"a\":1,\"b\":2,\"a\":1}]}",
-            b"nul",
-            b"\xff",
-            b"{\"a\":1e999}",
-            b"'a'",
-        ];
+        let bad: [&[u8]; 9] =
+            [b"", b"{", b"{}{}", b"{\"a\":1,\"a\":2}", b"{\"x\":[{\"a\":1,\"b\":2,\"a\":1}]}", b"nul", b"\xff", b"{\"a\":1e999}", b"'a'"];
         for text in bad.into_iter().chain([deep(JSON_DEPTH_MAX + 1).as_bytes(), deep(100_000).as_bytes()]) {
             let problem = parse(text).unwrap_err();
             assert_eq!(problem.code(), Code::Malformed, "{}", String::from_utf8_lossy(text));

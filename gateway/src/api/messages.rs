@@ -24,11 +24,7 @@ const SAME_TIME_MAX: usize = 64;
 /// A message that was found.
 pub(super) enum Located {
     /// Its row.
-    Row {
-        conversation: ConversationId,
-        row: MessageRow,
-        meta: Box<MessageMeta>,
-    },
+    Row { conversation: ConversationId, row: MessageRow, meta: Box<MessageMeta> },
     /// Accepted by this process a moment ago; its shard has not taken it up yet.
     Accepted(Accepted),
 }
@@ -116,7 +112,8 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     }
     let next = places.last().filter(|_| has_more).map(|(last, _)| {
         let carried = shown.iter().filter(|_| *last == before).copied();
-        let same: Vec<MessageId> = places.iter().filter(|(at, _)| at == last).map(|(_, id)| *id).chain(carried).take(SAME_TIME_MAX).collect();
+        let same: Vec<MessageId> =
+            places.iter().filter(|(at, _)| at == last).map(|(_, id)| *id).chain(carried).take(SAME_TIME_MAX).collect();
         cursor::seal(call, &about, &(*last, same))
     });
     Ok(cursor::page(call, data, next))

@@ -154,10 +154,7 @@ impl<'a> Call<'a> {
     }
 
     /// Changes the directory.
-    pub(crate) async fn change(
-        &self,
-        edit: impl FnMut(&Directory) -> Result<Vec<Change>, Problem>,
-    ) -> Result<Arc<Directory>, Problem> {
+    pub(crate) async fn change(&self, edit: impl FnMut(&Directory) -> Result<Vec<Change>, Problem>) -> Result<Arc<Directory>, Problem> {
         self.shared().parts.keeper.change(edit).await.map_err(|error| match error {
             ChangeError::Refused(problem) => problem,
             ChangeError::Store(error) => away(&error),
@@ -167,12 +164,8 @@ impl<'a> Call<'a> {
     /// `Server-Timing` of a send.
     pub(crate) fn timing(&self, durable: Duration) -> HeaderValue {
         let millis = |took: Duration| took.as_secs_f64() * 1000.0;
-        let text = format!(
-            "auth;dur={:.3}, limit;dur={:.3}, durable;dur={:.3}",
-            millis(self.auth_took),
-            millis(self.limit_took),
-            millis(durable)
-        );
+        let text =
+            format!("auth;dur={:.3}, limit;dur={:.3}, durable;dur={:.3}", millis(self.auth_took), millis(self.limit_took), millis(durable));
         HeaderValue::try_from(text).expect("digits and letters are visible ASCII")
     }
 }

@@ -63,7 +63,8 @@ impl Query {
     pub fn whole(&self, name: &'static str, range: std::ops::RangeInclusive<usize>, default: usize) -> Result<usize, Problem> {
         let Some(text) = self.get(name) else { return Ok(default) };
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| Problem::fault(format!("?{name}"), format!("must be a whole number from {} to {}", range.start(), range.end())))
+        number
+            .ok_or_else(|| Problem::fault(format!("?{name}"), format!("must be a whole number from {} to {}", range.start(), range.end())))
     }
 
     /// `limit`.

@@ -19,8 +19,8 @@ use serde_json::{Map, Value, json};
 
 use super::compose::{self, Draft, To};
 use super::conversations::{self, States, StatesError};
-use super::judge::{self, Way};
 use super::json;
+use super::judge::{self, Way};
 use super::query::Query;
 use super::recent::{Accepted, Met, Running};
 use super::{Call, not_appended};
@@ -227,7 +227,10 @@ fn owner(call: &Call<'_>, draft: &Draft, state: &Conversation) -> Result<Arc<Acc
         return Err(Problem::fault("/account", "the conversation is one of another account"));
     }
     let directory = call.directory();
-    directory.account_of(call.tenant(), state.account).cloned().ok_or_else(|| Problem::fault("/to", "the account of this conversation was deleted"))
+    directory
+        .account_of(call.tenant(), state.account)
+        .cloned()
+        .ok_or_else(|| Problem::fault("/to", "the account of this conversation was deleted"))
 }
 
 /// The record of a message, and what is answered when it is durable.
@@ -348,7 +351,8 @@ async fn rehearse(call: &Call<'_>, map: &Map<String, Value>) -> Result<Reply, Pr
 
 fn planned(call: &Call<'_>, account: &Account, message: MessageId, command: &SendCommand, way: Way) -> Result<Value, Problem> {
     let parts = &call.shared().parts;
-    let settings = parts.channels.get(&account.channel).ok_or_else(|| Problem::new(Code::AccountDisabled, "the channel is off on this node"))?;
+    let settings =
+        parts.channels.get(&account.channel).ok_or_else(|| Problem::new(Code::AccountDisabled, "the channel is off on this node"))?;
     let content = match (way, &command.fallback) {
         (Way::Fallback, Some(template)) => Content::Template(template.clone()),
         (Way::Fallback | Way::AsIs, _) => command.content.clone(),

@@ -28,11 +28,7 @@ pub enum ServeError {
 
 /// Serves until `shutdown` resolves, then drains: readiness says no while everything is still served, then the sockets close
 /// and requests under way finish. The admin listener stays until the public one is empty.
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    listeners: Listeners,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), ServeError> {
+pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
     let Listeners { public, admin, .. } = listeners;
     let (public_stage, _) = watch::channel(Stage::Serving);
     let (admin_stage, _) = watch::channel(Stage::Serving);
