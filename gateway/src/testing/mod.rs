@@ -175,7 +175,6 @@ impl World {
         let mut stream = self.connect();
         // The gateway may close before it has read everything.
         let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
