@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-pub use first_key::{FirstKey, first_key};
+pub use first_key::first_key;
 
 use crate::api::{bearer, json as strict, span};
 use crate::body;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use messaging::channels::{self, Fault};
+use messaging::channels::{self, ChannelKind, Fault};
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle, Template};
 use messaging::directory::{Account, Directory};
@@ -70,13 +70,7 @@ pub(super) struct Draft {
 impl Draft {
     /// What is wrong with the content for this recipient.
     pub(super) fn faults_for(&self, account: &Account, to: &Handle) -> Vec<Fault> {
-        let channel = channels::channel(account.channel);
-        let mut faults = channel.check(&self.content, to);
-        if let Some(template) = &self.fallback {
-            let of_fallback = channel.check(&Content::Template(template.clone()), to);
-            faults.extend(of_fallback.into_iter().map(|fault| Fault::new(format!("/fallback{}", fault.pointer), fault.detail)));
-        }
-        faults
+        faults_of(account.channel, &self.content, self.fallback.as_ref(), to)
     }
 
     /// The command for the shard.
@@ -97,6 +91,24 @@ impl Draft {
     }
 }
 
+fn faults_of(channel: ChannelKind, content: &Content, fallback: Option<&Template>, to: &Handle) -> Vec<Fault> {
+    let channel = channels::channel(channel);
+    let mut faults = channel.check(content, to);
+    if let Some(template) = fallback {
+        let of_fallback = channel.check(&Content::Template(template.clone()), to);
+        faults.extend(of_fallback.into_iter().map(|fault| Fault::new(format!("/fallback{}", fault.pointer), fault.detail)));
+    }
+    faults
+}
+
+/// An address of the channel's usual form that is nobody's, to judge a content by.
+fn nobody(channel: ChannelKind) -> Handle {
+    match channel {
+        ChannelKind::Whatsapp => Handle::phone("0"),
+        ChannelKind::Telegram => Handle::chat("0"),
+    }
+}
+
 /// Reads a message.
 pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map: &Map<String, Value>) -> Result<Draft, Problem> {
     let mut reader = Reader::new(map, "");
@@ -114,9 +126,15 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
     }
     let is_bulk = reader.flag("bulk").unwrap_or(false);
 
-    if let (None, Some(content), Some(account)) = (&to, &content, &account) {
-        // The recipient is at fault: what is wrong with the content is named all the same.
-        reader.faults(channels::channel(account.channel).check(content, &Handle::account()));
+    // What is wrong with the content is told also when the recipient is not understood.
+    if let (Some(account), Some(content)) = (&account, &content) {
+        let handle = match &to {
+            Some(To::Handle(handle)) => Some(handle.clone()),
+            Some(To::Conversation(_) | To::Contact(_)) => None,
+            None => Some(nobody(account.channel)),
+        };
+        let faults = handle.map(|handle| faults_of(account.channel, content, fallback.as_ref(), &handle));
+        reader.faults(faults.unwrap_or_default());
     }
     let draft = match (to, content) {
         (Some(to), Some(content)) => {
@@ -124,10 +142,6 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
         }
         _ => None,
     };
-    if let Some(Draft { account: Some(account), to: To::Handle(handle), .. }) = &draft {
-        let found = draft.as_ref().map(|draft| draft.faults_for(account, handle)).unwrap_or_default();
-        reader.faults(found);
-    }
     reader.finish()?;
     draft.ok_or_else(|| Problem::fault("", "is no message"))
 }

@@ -151,6 +151,9 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Reply, Problem> {
         "contact": contact_json(&state),
         "window": window_json(call, state.channel, state.window_until),
         "last_activity_at": time_or_null(state.active_at),
+        "restricted": state.restricted,
+        "opted_out": state.opted_out,
+        "reachable": !state.unreachable,
     });
     Ok(reply::json(StatusCode::OK, &body))
 }

@@ -38,6 +38,7 @@ pub(super) async fn feed(call: &Call<'_>) -> Result<Reply, Problem> {
     let types = filter(query.get("types"))?;
     let shards = usize::from(call.shared().parts.log.partitions());
     let mut places: Places = match query.get("after") {
+        Some("latest") => ends(call, shards).await?,
         // A client may come back after a long time: these cursors do not age.
         Some(text) => cursor::open(call, "", "after", text, None)?,
         None => Vec::new(),
@@ -56,6 +57,33 @@ pub(super) async fn feed(call: &Call<'_>) -> Result<Reply, Problem> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Where each shard's feed ends now. The store reads forward only, so the end is closed in on by halving: what lies behind a
+/// place is empty from the end on.
+async fn ends(call: &Call<'_>, shards: usize) -> Result<Places, Problem> {
+    try_join_all((0..shards).map(|shard| end(call, shard as u16))).await
+}
+
+async fn end(call: &Call<'_>, shard: u16) -> Result<u64, Problem> {
+    let next_after = async |order: u64| -> Result<Option<u64>, Problem> {
+        let scan = Scan::Events(call.tenant().id(), FeedPosition { shard, order });
+        let found = call.shared().parts.store.scan(scan, 1).await.map_err(|error| away(&error))?;
+        Ok(found.into_iter().find_map(|(key, _)| if let Key::Event(_, place) = key { Some(place.order) } else { None }))
+    };
+    // `low` was found, or is the beginning; nothing lies behind `high`.
+    let (mut low, mut high) = (0u64, u64::MAX);
+    let mut step = 1u64;
+    while low.saturating_add(1) < high {
+        let middle = if high == u64::MAX { low.saturating_add(step) } else { low + (high - low) / 2 };
+        match next_after(middle).await? {
+            Some(order) => low = order,
+            None => high = middle,
+        }
+        step = step.saturating_mul(2);
+    }
+    // The one place between the two, if something is there, or the last that was found.
+    Ok(next_after(low).await?.unwrap_or(low))
 }
 
 fn filter(types: Option<&str>) -> Result<Option<EventFilter>, Problem> {

@@ -1,0 +1,257 @@
+//! The edge itself: slow and ambiguous requests, limits, panics, overload, and how it all stops.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::{World, fakes};
+use crate::{Drain, Gateway, HttpLimits, Listeners, Options};
+
+#[tokio::test(start_paused = true)]
+async fn the_slow_are_cut_off() {
+    World::run(async |world| {
+        let limits = HttpLimits::default();
+        let (head, idle) = (limits.header_timeout, limits.idle_timeout);
+        // (what is sent, how long the connection lives at least and at most, what is answered)
+        let table: [(&str, Duration, Duration, &str); 4] = [
+            ("", idle, idle * 2, ""),
+            ("POST /hooks/whatsapp/x HTTP/1.1\r\nhost: x\r\n", head, head * 2, ""),
+            (
+                "POST /hooks/whatsapp/x HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc",
+                limits.body_timeout,
+                limits.body_timeout * 2,
+                "HTTP/1.1 408",
+            ),
+            ("GET /problems/gone HTTP/1.1\r\nhost: x\r\n\r\n", idle, idle * 2, "HTTP/1.1 200"),
+        ];
+        for (bytes, least, most, expected) in table {
+            let started = Instant::now();
+            let mut stream = world.connect();
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            let lived = started.elapsed();
+            assert!(least <= lived && lived <= most, "{bytes:?} lived {lived:?}");
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with(expected) && answer.is_empty() == expected.is_empty(), "{bytes:?}: {answer}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drip_of_header_bytes_buys_no_time() {
+    World::run(async |world| {
+        let mut stream = world.connect();
+        let started = Instant::now();
+        for byte in b"GET / HTTP/1.1\r\nx: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy".iter().cycle() {
+            if stream.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(started.elapsed() < Duration::from_secs(21), "never cut off");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_have_one_reading_or_none() {
+    World::run(async |world| {
+        let many_headers: String = (0..101).map(|count| format!("x-{count}: y\r\n")).collect();
+        let hundred: String = (0..98).map(|count| format!("x-{count}: y\r\n")).collect();
+        let wide = format!("x: {}\r\n", "y".repeat(33 * 1024));
+        let long = format!("GET /problems/gone?{} HTTP/1.1\r\nhost: x\r\n\r\n", "q".repeat(8 * 1024));
+        let fits = format!("GET /problems/gone?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "q".repeat(8 * 1024 - 15));
+        let get = |rest: &str| format!("GET /problems/gone HTTP/1.1\r\n{rest}connection: close\r\n\r\n");
+        let table: Vec<(&str, String, &str)> = vec![
+            ("good", get("host: x\r\n"), "200"),
+            ("a hundred headers", get(&format!("host: x\r\n{hundred}")), "200"),
+            ("more than a hundred", get(&format!("host: x\r\n{many_headers}")), "431"),
+            ("more than 32 KiB", get(&format!("host: x\r\n{wide}")), "431"),
+            ("a target at the limit", fits, "200"),
+            ("a target over it", long, "414"),
+            ("no host", get(""), "400"),
+            ("two hosts", get("host: x\r\nhost: y\r\n"), "400"),
+            ("two lengths", get("host: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n"), "400"),
+            ("a length that is none", get("host: x\r\ncontent-length: +1\r\n"), "400"),
+            ("an unknown transfer encoding", get("host: x\r\ntransfer-encoding: gzip\r\n"), "400"),
+            ("a folded header", get("host: x\r\nx: a\r\n b\r\n"), "400"),
+            ("a space before the colon", get("host : x\r\n"), "400"),
+            ("a bare name", get("host: x\r\nnonsense\r\n"), "400"),
+            ("no HTTP", "\u{16}\u{3}\u{1}nonsense\r\n\r\n".into(), "400"),
+            ("an encoded path", "GET /%70roblems/gone HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".into(), "404"),
+            ("dots in the path", "GET /v1/../problems/gone HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".into(), "404"),
+            ("connect", "CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".into(), "404"),
+        ];
+        for (what, request, status) in table {
+            let answer = world.raw(request.as_bytes()).await;
+            let found = answer.strip_prefix("HTTP/1.1 ").or(answer.strip_prefix("HTTP/1.0 ")).and_then(|rest| rest.get(..3));
+            assert_eq!(found, Some(status), "{what}: {answer}");
+        }
+        // A length beside chunks: one reading, and nothing after it is read as a request.
+        let both = "POST /hooks/whatsapp/x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /problems/gone HTTP/1.1\r\nhost: x\r\n\r\n";
+        let answer = world.raw(both.as_bytes()).await;
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn request_ids_are_given_back_or_made() {
+    World::run(async |world| {
+        for (given, is_kept) in [("order-17.retry_2", true), ("short", false), ("has space!", false), (&"x".repeat(65), false)] {
+            let answer = world.open("GET", "/nothing", &[("x-request-id", given)], "").await;
+            assert_eq!(answer.header("x-request-id") == given, is_kept, "{given}");
+            assert_eq!(answer.json()["request_id"], answer.header("x-request-id"));
+        }
+        let other = world.open("PUT", "/v1/messages", &[], "").await;
+        assert_eq!((other.status, other.header("allow"), other.code().as_str()), (405, "POST, GET", "method-not-allowed"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_panic_is_one_request_s_failure() {
+    World::run(async |world| {
+        let account = world.whatsapp().await;
+        for _ in 0..50 {
+            // The fake door panics when no answer was set.
+            let answer = world.call("POST", &format!("/v1/accounts/{account}/check"), &Value::Null).await;
+            assert_eq!((answer.status, answer.code().as_str()), (500, "internal"));
+            assert!(!String::from_utf8_lossy(&answer.body).contains("panic"));
+        }
+        assert_eq!(world.call("GET", "/v1/accounts", &Value::Null).await.status, 200);
+        let in_flight = world.worker.shared.in_flight.load(std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(in_flight, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_requests_the_answer_is_503() {
+    let http = HttpLimits { max_in_flight: 1, ..HttpLimits::default() };
+    World::run_with(Options { http, ..Options::default() }, async |world| {
+        world.log.stuck.store(true, std::sync::atomic::Ordering::SeqCst);
+        let bot = {
+            // Making an account needs no log.
+            world.telegram().await
+        };
+        let hook = format!("/hooks/telegram/{bot}");
+        let headers = [("x-telegram-bot-api-secret-token", super::SECRET_TOKEN)];
+        let body = r#"{"update_id":1,"message":{"message_id":1,"date":1795168800,"chat":{"id":4711,"type":"private"},"text":"x"}}"#;
+        let (first, second) = tokio::join!(world.open("POST", &hook, &headers, body), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let second = world.open("GET", "/problems/gone", &[], "").await;
+            world.log.stuck.store(false, std::sync::atomic::Ordering::SeqCst);
+            second
+        });
+        assert_eq!((first.status, second.status, second.code().as_str()), (200, 503, "overloaded"));
+        assert!(second.headers.contains_key("retry-after"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn http2_is_spoken_too() {
+    World::run(async |world| {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(world.connect())).await.unwrap();
+        spawn_local(connection);
+        for _ in 0..3 {
+            let request = http::Request::get("http://gw.example/problems/gone").body(Empty::<Bytes>::new()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.into_body().collect().await.unwrap().to_bytes().starts_with(b"<!doctype"));
+        }
+    })
+    .await;
+}
+
+/// A request over real TCP; the status, and whether the gateway will close.
+async fn ask(stream: &mut tokio::net::TcpStream, path: &str) -> std::io::Result<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await?;
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+}
+
+#[tokio::test]
+async fn a_drain_announces_finishes_and_closes() {
+    let fakes = fakes();
+    fakes.parts.keeper.refresh().await.unwrap();
+    crate::admin::first_key(&fakes.parts.keeper, &fakes.parts.keyring, &fakes.parts.clock).await.unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listeners = Listeners::bind(any, Some(any), 2).unwrap();
+    let (public, admin) = (listeners.public_address(), listeners.admin_address().unwrap());
+    let drain = Drain { announce: Duration::from_millis(300), requests: Duration::from_secs(5) };
+    let gateway = Gateway::new(fakes.parts, Options { drain, ..Options::default() });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(async move {
+        gateway
+            .serve(listeners, async {
+                let _ = stopped.await;
+            })
+            .await
+    });
+    let connect = async |address| tokio::net::TcpStream::connect(address).await;
+    let mut idle = connect(public).await.unwrap();
+    assert!(ask(&mut idle, "/problems/gone").await.unwrap().starts_with("HTTP/1.1 200"));
+    let mut watcher = connect(admin).await.unwrap();
+    assert!(ask(&mut watcher, "/readyz").await.unwrap().starts_with("HTTP/1.1 200"));
+    stop.send(()).unwrap();
+    // While it is announced everything is served, and readiness says no.
+    let mut during = connect(public).await.unwrap();
+    let mut ready = ask(&mut watcher, "/readyz").await.unwrap();
+    while ready.starts_with("HTTP/1.1 200") {
+        ready = ask(&mut watcher, "/readyz").await.unwrap();
+    }
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(ask(&mut during, "/problems/gone").await.unwrap().starts_with("HTTP/1.1 200"));
+    // Then idle connections close, and nobody gets in.
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    serving.await.unwrap().unwrap();
+    assert!(connect(public).await.is_err());
+}
+
+#[tokio::test]
+async fn too_many_connections_are_turned_away() {
+    let fakes = fakes();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listeners = Listeners::bind(any, None, 1).unwrap();
+    let public = listeners.public_address();
+    let options = Options {
+        http: HttpLimits { max_connections: 2, ..HttpLimits::default() },
+        drain: Drain { announce: Duration::ZERO, requests: Duration::from_secs(5) },
+        ..Options::default()
+    };
+    let gateway = Gateway::new(fakes.parts, options);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(async move {
+        gateway
+            .serve(listeners, async {
+                let _ = stopped.await;
+            })
+            .await
+    });
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(public).await.unwrap();
+        assert!(ask(&mut stream, "/problems/gone").await.unwrap().starts_with("HTTP/1.1 200"));
+        open.push(stream);
+    }
+    let mut third = tokio::net::TcpStream::connect(public).await.unwrap();
+    let mut answer = String::new();
+    third.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: "), "{answer}");
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+}
