@@ -312,7 +312,7 @@ async fn batches_apply_in_the_order_of_arrival() {
 /// Readers beside writers never see half a batch, by reads or by scans.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_batch_is_never_seen() {
-    const ROUNDS: u64 = 300;
+    const ROUNDS: u64 = 1000;
     const ROWS: u64 = 300;
     let dir = tempfile::tempdir().expect("a folder");
     let store = Arc::new(open(dir.path()));
@@ -332,7 +332,7 @@ async fn half_a_batch_is_never_seen() {
     };
     for round in 0..ROUNDS {
         let batch =
-            (0..20).map(|n| if round % 5 == 4 { Write::delete(timer(n), AT) } else { put(timer(n), round.to_be_bytes()) }).collect();
+            (0..ROWS).map(|n| if round % 5 == 4 { Write::delete(timer(n), AT) } else { put(timer(n), round.to_be_bytes()) }).collect();
         store.apply(batch, Durability::Buffered).await.expect("is taken");
     }
     done.store(true, Ordering::Relaxed);
