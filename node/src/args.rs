@@ -145,7 +145,7 @@ Examples:
 /// `trunkline dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// Keep the data in this folder (default: in memory, gone at the end)
+    /// Keep the data in this folder (default: a temporary one, gone at the end)
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Port of the API

@@ -191,7 +191,7 @@ pub async fn greet(toys: &Toys, public: SocketAddr, admin: SocketAddr, key: &Sec
              http://{public}/hooks/telegram/{telegram}
   Metrics    http://{admin}/metrics
   Inbox      {inbox}                    secret  {secret}
-  Platforms  simulated WhatsApp and Telegram (no traffic leaves this machine)
+  Platforms  simulated WhatsApp {sim} and Telegram {telegram_sim} (no traffic leaves this machine)
 Try:  trunkline send --to {PHONE} --text hello --wait
       trunkline listen
       curl -d '{{\"from\":\"{PHONE}\",\"text\":\"hi\"}}' {sim}/sim/message     write as the customer
@@ -204,6 +204,7 @@ Not for production: keys are printed and private addresses are allowed.",
         inbox = toys.inbox_url(),
         secret = made.webhook_secret,
         sim = toys.whatsapp_url(),
+        telegram_sim = toys.telegram_url(),
     );
     Ok(())
 }
