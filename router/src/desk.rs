@@ -71,6 +71,22 @@ pub struct Desk<'a> {
     fresh_key: &'a mut (dyn FnMut() -> [u8; 32] + Send),
     /// The time that the rows of the present record carry.
     write_at: Timestamp,
+    /// What the present record changed on the desk, to be undone when its decision fails half-way.
+    undo: Vec<(Key, Option<Option<Vec<u8>>>)>,
+}
+
+/// Where the desk stood before a record's decision.
+pub struct Mark {
+    writes: usize,
+    dirty: usize,
+    tasks: usize,
+    scheduled: usize,
+    timers: usize,
+    records: usize,
+    accounts: usize,
+    cancelled: usize,
+    conversation: ConversationId,
+    state: Option<(Tenant, Conversation)>,
 }
 
 /// A decision cannot be made: the record goes to quarantine.
@@ -111,6 +127,7 @@ impl<'a> Desk<'a> {
             feed,
             fresh_key,
             write_at: world.now,
+            undo: Vec::new(),
         }
     }
 
@@ -129,6 +146,46 @@ impl<'a> Desk<'a> {
         self.write_at = at;
     }
 
+    /// Remembers where the desk stands before the decision of a record of this conversation.
+    pub fn mark(&mut self, conversation: ConversationId) -> Mark {
+        self.undo.clear();
+        Mark {
+            writes: self.writes.len(),
+            dirty: self.dirty.len(),
+            tasks: self.effects.tasks.len(),
+            scheduled: self.effects.scheduled.len(),
+            timers: self.effects.timers.len(),
+            records: self.effects.records.len(),
+            accounts: self.effects.accounts.len(),
+            cancelled: self.effects.cancelled.len(),
+            conversation,
+            state: self.states.get(&conversation).cloned(),
+        }
+    }
+
+    /// Takes back everything since the mark: a decision that failed half-way leaves nothing behind. (Places of the feed that
+    /// were given out stay unused.)
+    pub fn roll_back(&mut self, mark: &Mark) {
+        self.writes.truncate(mark.writes);
+        self.dirty.truncate(mark.dirty);
+        self.effects.tasks.truncate(mark.tasks);
+        self.effects.scheduled.truncate(mark.scheduled);
+        self.effects.timers.truncate(mark.timers);
+        self.effects.records.truncate(mark.records);
+        self.effects.accounts.truncate(mark.accounts);
+        self.effects.cancelled.truncate(mark.cancelled);
+        match &mark.state {
+            Some(state) => self.states.insert(mark.conversation, state.clone()),
+            None => self.states.remove(&mark.conversation),
+        };
+        for (key, before) in self.undo.drain(..).rev() {
+            match before {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+    }
+
     /// A row, as loaded or as written in this step.
     pub fn row(&self, key: &Key) -> Option<&[u8]> {
         self.rows.get(key)?.as_deref()
@@ -136,7 +193,8 @@ impl<'a> Desk<'a> {
 
     /// Writes a row.
     pub fn put(&mut self, key: Key, value: Vec<u8>) {
-        self.rows.insert(key, Some(value.clone()));
+        let before = self.rows.insert(key, Some(value.clone()));
+        self.undo.push((key, before));
         self.writes.push(Write::put(key, value, self.write_at));
     }
 
@@ -147,13 +205,15 @@ impl<'a> Desk<'a> {
 
     /// Takes in a write made elsewhere (`later`).
     pub fn write(&mut self, write: Write) {
-        self.rows.insert(write.key, write.value.clone());
+        let before = self.rows.insert(write.key, write.value.clone());
+        self.undo.push((write.key, before));
         self.writes.push(write);
     }
 
     /// Deletes a row.
     pub fn delete(&mut self, key: Key) {
-        self.rows.insert(key, None);
+        let before = self.rows.insert(key, None);
+        self.undo.push((key, before));
         self.writes.push(Write::delete(key, self.write_at));
     }
 
@@ -508,5 +568,41 @@ pub fn count(record: &Record, outcome: messaging::outcome::Outcome) {
     metrics::ROUTER_RECORDS.at([direction, record.channel.index(), outcome.index()]).increment(1);
     if outcome == messaging::outcome::Outcome::Duplicate {
         metrics::ROUTER_DUPLICATES.at([metrics::DuplicateScope::Store.index()]).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use messaging::ids::TenantId;
+
+    #[test]
+    fn a_decision_that_fails_half_way_leaves_nothing_behind() {
+        let directory = Directory::default();
+        let (ids, channels) = (IdHasher::new(b"x"), BTreeMap::new());
+        let world = World { now: Timestamp::from_secs(1), shard: 0, epoch: 1, directory: &directory, ids: &ids, channels: &channels };
+        let (mut states, mut feed) = (States::default(), 0);
+        let mut key = || [0; 32];
+        let mut desk = Desk::new(world, &mut states, &mut feed, &mut key);
+        let row = |n: u8| Key::Pointer(TenantId([1; 16]), [n; 16]);
+        desk.lay(row(1), Some(vec![1]));
+        desk.put(row(2), vec![2]);
+        let tenant = Tenant::for_tests(TenantId([1; 16]));
+        let id = ConversationId([5; 16]);
+        let mark = desk.mark(id);
+        desk.put(row(1), vec![9]);
+        desk.put(row(1), vec![10]);
+        desk.delete(row(2));
+        desk.put(row(3), vec![3]);
+        let handle = messaging::content::Handle::chat("1");
+        crate::decide::state_for(&mut desk, tenant, AccountId([2; 16]), ChannelKind::Telegram, id, &handle);
+        desk.roll_back(&mark);
+        assert_eq!(desk.row(&row(1)), Some(&[1][..]));
+        assert_eq!(desk.row(&row(2)), Some(&[2][..]));
+        assert_eq!(desk.row(&row(3)), None);
+        assert!(!desk.has(&row(3)) && desk.states.is_empty());
+        let (writes, effects) = desk.finish();
+        assert_eq!(writes.len(), 1);
+        assert!(effects.tasks.is_empty());
     }
 }

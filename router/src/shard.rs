@@ -36,6 +36,8 @@ use crate::{Options, ends};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
+/// Tries of a record's decision before it is quarantined.
+const DECIDE_TRIES: usize = 3;
 /// Records taken in one step.
 const BATCH_MAX: usize = 512;
 /// Of a batch, at least so many of each topic when all have some: inbound, outbound, bulk.
@@ -453,15 +455,20 @@ impl Shard {
             desk.effects.records.push(record.moved_to(*to));
             return Outcome::Moved;
         }
-        let decided = std::panic::catch_unwind(AssertUnwindSafe(|| decide::record(desk, record, parsed)));
-        match decided {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(unfit)) => quarantine(desk, record, unfit, &self.parts.keyring),
-            Err(_) => {
-                metrics::PANICS.at([]).increment(1);
-                quarantine(desk, record, Unfit::Panic, &self.parts.keyring)
+        let mut unfit = Unfit::Panic;
+        for _ in 0..DECIDE_TRIES {
+            let mark = desk.mark(record.conversation);
+            match std::panic::catch_unwind(AssertUnwindSafe(|| decide::record(desk, record, parsed))) {
+                Ok(Ok(outcome)) => return outcome,
+                Ok(Err(found)) => unfit = found,
+                Err(_) => {
+                    unfit = Unfit::Panic;
+                    metrics::PANICS.at([]).increment(1);
+                }
             }
+            desk.roll_back(&mark);
         }
+        quarantine(desk, record, unfit, &self.parts.keyring)
     }
 
     // ---- loading --------------------------------------------------------------------------------------------------
