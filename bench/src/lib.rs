@@ -27,3 +27,9 @@ pub fn monotonic_us() -> u64 {
 pub(crate) fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
+
+/// Where a part first stands in some bytes.
+pub(crate) fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    let (first, last) = (*part.first()?, bytes.len().checked_sub(part.len())?);
+    (0..=last).find(|&at| bytes[at] == first && bytes[at..].starts_with(part))
+}

@@ -63,10 +63,11 @@ impl Mark {
         let mut at = 0;
         while at <= last {
             // One comparison a byte: this runs for every delivery of a load run.
-            if bytes[at] == b't' && bytes[at..].starts_with(Self::PREFIX) {
-                if let Some(mark) = Self::read(&bytes[at..at + Self::BYTES]) {
-                    return Some(mark);
-                }
+            if bytes[at] == b't'
+                && bytes[at..].starts_with(Self::PREFIX)
+                && let Some(mark) = Self::read(&bytes[at..at + Self::BYTES])
+            {
+                return Some(mark);
             }
             at += 1;
         }

@@ -497,6 +497,9 @@ pub struct BenchArgs {
     /// Over how many conversations the load is spread
     #[arg(long, default_value_t = 1000)]
     pub conversations: usize,
+    /// Endpoints that each webhook is delivered to (`ingress`): 0 or 1
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub subscribers: u8,
 }
 
 /// What `bench` measures.

@@ -66,8 +66,12 @@ allow_private = ["127.0.0.0/8"]
             dir.path().display()
         );
         std::fs::write(&path, config)?;
-        let mut child =
-            Command::new(std::env::current_exe()?).args(["serve", "--config"]).arg(&path).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--config"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let stderr = child.stderr.take().context("stderr is piped")?;
         let (found, address) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::commands::runtime::{RuntimeFile, runtime_file};
 
-
 /// The simulated customer's phone number.
 pub const PHONE: &str = "+15550100";
 /// The simulated customer's Telegram chat.
@@ -58,14 +57,9 @@ impl Toys {
             read: Some(Duration::from_millis(1200)),
         };
         let common = SimOptions { seed, statuses: delays, answer_delay: Duration::from_millis(30), ..SimOptions::default() };
-        let whatsapp = WhatsappSim::start(SimOptions {
-            credential: "dev-access-token".into(),
-            secret: app_secret.clone(),
-            ..common.clone()
-        })
-        .await?;
-        let telegram =
-            TelegramSim::start(SimOptions { credential: bot_token.clone(), secret: secret_token.clone(), ..common }).await?;
+        let whatsapp =
+            WhatsappSim::start(SimOptions { credential: "dev-access-token".into(), secret: app_secret.clone(), ..common.clone() }).await?;
+        let telegram = TelegramSim::start(SimOptions { credential: bot_token.clone(), secret: secret_token.clone(), ..common }).await?;
         whatsapp.set_chaos(chaos);
         telegram.set_chaos(chaos);
         let inbox = Inbox::start(InboxOptions { keep_max: 1000, ..InboxOptions::default() }).await?;
@@ -184,7 +178,7 @@ pub async fn greet(toys: &Toys, public: SocketAddr, admin: SocketAddr, key: &Sec
     let file = RuntimeFile {
         url: format!("http://{public}"),
         key: key.expose().to_owned(),
-        admin: Some(format!("http://{admin}")),
+        admin: format!("http://{admin}"),
         pid: std::process::id(),
         accounts: [("whatsapp".to_owned(), made.whatsapp.clone()), ("telegram".to_owned(), made.telegram.clone())].into(),
         inbox: Some(toys.inbox_url()),

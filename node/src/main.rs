@@ -139,10 +139,10 @@ async fn dev_node(config: Config, args: &DevArgs) -> anyhow::Result<()> {
     };
     let toys = dev::Toys::start(seed, chaos).await?;
     let (public, admin) = (node.public(), node.admin());
-    let where_kept = args.data.as_ref().map_or_else(
-        || "data in a temporary folder (use --data DIR to keep it)".to_owned(),
-        |dir| format!("data in {}", dir.display()),
-    );
+    let where_kept = args
+        .data
+        .as_ref()
+        .map_or_else(|| "data in a temporary folder (use --data DIR to keep it)".to_owned(), |dir| format!("data in {}", dir.display()));
     let started = async move {
         if let Err(error) = dev::greet(&toys, public, admin, &key, &where_kept).await {
             eprintln!("trunkline: {error:#}");

@@ -119,13 +119,14 @@ impl Node {
 
     /// The first admin key, made where the directory holds no tenant yet; written to `file` for its owner only.
     pub async fn first_key(&self, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
-        let Some(key) = gateway::admin::first_key(&self.keeper, &self.keyring, &(self.clock.clone() as SharedClock)).await? else {
+        let clock: SharedClock = self.clock.clone();
+        let Some(first) = gateway::admin::first_key(&self.keeper, &self.keyring, &clock, "default").await? else {
             return Ok(None);
         };
         if let Some(path) = file {
-            write_private(path, key.expose()).with_context(|| format!("the first key cannot be written to {}", path.display()))?;
+            write_private(path, first.key.expose()).with_context(|| format!("the first key cannot be written to {}", path.display()))?;
         }
-        Ok(Some(key))
+        Ok(Some(first.key))
     }
 
     /// Serves until told to stop by a signal or the admin listener, then drains. `started` runs when both stations work.

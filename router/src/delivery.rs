@@ -78,7 +78,7 @@ fn tail(lane: &Lane, delivery: &Delivery, task: &Task, outcome: usize, took: Dur
         target: delivery.endpoint.to_string(),
         subject: delivery.event.id.to_string(),
         outcome: metrics::AttemptOutcome::ALL[outcome].name(),
-        attempt: task.attempts + 1,
+        attempt: task.attempts + task.repeats + 1,
         millis: took.as_millis() as u64,
     });
 }
@@ -119,7 +119,7 @@ fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task) -
         Ok(signature) => headers.extend(signature),
         Err(error) => tracing::error!(endpoint = %endpoint.row.id, %error, "delivery not signed"),
     }
-    headers.push((HeaderName::from_static("trunkline-attempt"), HeaderValue::from(task.attempts + 1)));
+    headers.push((HeaderName::from_static("trunkline-attempt"), HeaderValue::from(task.attempts + task.repeats + 1)));
     headers.push((HeaderName::from_static("trunkline-sequence"), HeaderValue::from(delivery.sequence)));
     let conversation = HeaderValue::try_from(task.conversation.to_string()).expect("ids are ASCII");
     headers.push((HeaderName::from_static("trunkline-conversation"), conversation));

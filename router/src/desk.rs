@@ -349,6 +349,7 @@ impl<'a> Desk<'a> {
                 accepted_at: news.accepted_at,
                 parked_at: Timestamp::ZERO,
                 attempts: 0,
+                repeats: 0,
                 work: Work::Deliver(Box::new(delivery)),
             });
         }

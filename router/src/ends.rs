@@ -248,7 +248,7 @@ fn endpoint_event(desk: &mut Desk<'_>, task: &Task, delivery: &Delivery, kind: E
 }
 
 /// The row of a task that waits.
-pub fn later_row(task: &Task, due: Timestamp, now: Timestamp) -> LaterRow {
+pub fn later_row(task: &Task, due: Timestamp, now: Timestamp, epoch: u64) -> LaterRow {
     let (what, deadline) = match &task.work {
         Work::Deliver(delivery) => (LaterWork::Deliver { feed: delivery.feed, sequence: delivery.sequence }, Timestamp::MAX),
         Work::Send(sending) => {
@@ -263,6 +263,8 @@ pub fn later_row(task: &Task, due: Timestamp, now: Timestamp) -> LaterRow {
         due,
         deadline,
         attempts: task.attempts,
+        repeats: task.repeats,
+        epoch,
         accepted_at: task.accepted_at,
         parked_at,
         what,
@@ -319,6 +321,7 @@ pub fn rebuild(desk: &mut Desk<'_>, row: &LaterRow, destination: [u8; 16]) -> Op
                 accepted_at: row.accepted_at,
                 parked_at: row.parked_at,
                 attempts: row.attempts,
+                repeats: row.repeats,
                 work: Work::Deliver(Box::new(delivery)),
             }
         }

@@ -344,6 +344,8 @@ mod tests {
             due: Timestamp::ZERO,
             deadline: Timestamp::MAX,
             attempts: 0,
+            repeats: 0,
+            epoch: 0,
             accepted_at: Timestamp::ZERO,
             parked_at: Timestamp::ZERO,
             what: LaterWork::Deliver { feed: FeedPosition { shard: 0, order: number }, sequence: number },

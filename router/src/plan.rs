@@ -86,8 +86,10 @@ pub struct Task {
     pub accepted_at: Timestamp,
     /// When it was first put in `later`; `ZERO` when it never was.
     pub parked_at: Timestamp,
-    /// Tries made so far.
+    /// Tries made so far, by the schedule's count.
     pub attempts: u32,
+    /// Tries that a former owner may have made beside: `trunkline-attempt` rises with each, the schedule does not.
+    pub repeats: u32,
     /// What.
     pub work: Work,
 }
@@ -142,8 +144,12 @@ pub struct LaterRow {
     pub due: Timestamp,
     /// Past this it only waits to be failed; `MAX` when there is no such time.
     pub deadline: Timestamp,
-    /// Tries made so far.
+    /// Tries made so far, by the schedule's count.
     pub attempts: u32,
+    /// Tries that former owners may have made beside.
+    pub repeats: u32,
+    /// Under which lease it was written: every later owner may have tried once more without a trace.
+    pub epoch: u64,
     /// When the record that caused it was accepted.
     pub accepted_at: Timestamp,
     /// When it was first put here.

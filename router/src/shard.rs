@@ -779,7 +779,7 @@ impl Shard {
             }
             return;
         }
-        let row = ends::later_row(&pending.task, due, now);
+        let row = ends::later_row(&pending.task, due, now, self.lease.epoch);
         if let Work::Send(sending) = &pending.task.work
             && decide::outbound::park(desk, pending.task.tenant, sending.command.message).is_err()
         {
@@ -927,13 +927,13 @@ impl Shard {
         if let Some(from) = self.later.timers_to_read() {
             let found = self.scan(Scan::Later(self.id, Queue::Timers, from), PAGE).await;
             let more = found.len() == PAGE;
-            self.later.timers_read(rows_of(found), more);
+            self.later.timers_read(rows_of(found, self.lease.epoch), more);
         }
         for destination in self.later.waiting(now) {
             if let Some(from) = self.later.to_read(destination) {
                 let found = self.scan(Scan::Later(self.id, Queue::Destination(destination), from), PAGE / 2).await;
                 let more = found.len() == PAGE / 2;
-                self.later.read_on(destination, rows_of(found), more);
+                self.later.read_on(destination, rows_of(found, self.lease.epoch), more);
             }
         }
     }
@@ -958,7 +958,7 @@ impl Shard {
     fn load_later(&mut self, found: Vec<messaging::store::Found>) {
         for (key, bytes) in found {
             if let (Key::Later(_, queue, order), Some(row)) = (key, later::decode(&bytes)) {
-                self.later.load(queue, order, row);
+                self.later.load(queue, order, risen(row, self.lease.epoch));
             }
         }
     }
@@ -1100,8 +1100,9 @@ impl Shard {
                     conversation: row.event.conversation.unwrap_or(account),
                     accepted_at: row.event.at,
                     parked_at: Timestamp::ZERO,
-                    // It may have been tried: the number rises with every owner.
-                    attempts: u32::try_from(self.lease.epoch.saturating_sub(1)).unwrap_or(u32::MAX),
+                    attempts: 0,
+                    // Each owner since it was planned may have tried it.
+                    repeats: u32::try_from(self.lease.epoch.saturating_sub(feed.order >> EPOCH_SHIFT)).unwrap_or(u32::MAX),
                     work: Work::Deliver(Box::new(delivery)),
                 });
             }
@@ -1110,9 +1111,17 @@ impl Shard {
     }
 }
 
-fn rows_of(found: Vec<messaging::store::Found>) -> Vec<(u64, LaterRow)> {
+/// A row as it stands for this owner: every owner since it was written may have tried it once without a trace.
+fn risen(mut row: LaterRow, epoch: u64) -> LaterRow {
+    let owners = u32::try_from(epoch.saturating_sub(row.epoch)).unwrap_or(u32::MAX);
+    row.repeats = row.repeats.saturating_add(owners);
+    row.epoch = epoch;
+    row
+}
+
+fn rows_of(found: Vec<messaging::store::Found>, epoch: u64) -> Vec<(u64, LaterRow)> {
     let row = |(key, bytes): messaging::store::Found| match key {
-        Key::Later(_, _, order) => later::decode(&bytes).map(|row| (order, row)),
+        Key::Later(_, _, order) => later::decode(&bytes).map(|row| (order, risen(row, epoch))),
         _ => None,
     };
     found.into_iter().filter_map(row).collect()

@@ -115,19 +115,17 @@ fn check_conversations(firsts: &[&Delivery], verdict: &mut Verdict) {
 }
 
 fn check_order(firsts: &[&Delivery], offered: &ByMark<'_>, verdict: &mut Verdict) {
-    let mut by_conversation: HashMap<(u32, u32), Vec<(Mark, (u64, u64))>> = HashMap::new();
+    let mut by_conversation: HashMap<(u32, u32), Vec<&Operation>> = HashMap::new();
     let mut seen = HashSet::new();
     for delivery in firsts {
         let Some(mark) = inbound_mark(delivery).filter(|mark| seen.insert(*mark)) else { continue };
         let Some(operation) = offered.get(&mark) else { continue };
-        let times = (operation.begun_us, operation.acknowledged_us());
-        by_conversation.entry((mark.run, mark.conversation)).or_default().push((mark, times));
+        by_conversation.entry((mark.run, mark.conversation)).or_default().push(operation);
     }
     let endpoint = firsts.first().map_or("", |delivery| &delivery.endpoint);
     for arrivals in by_conversation.values() {
-        let times: Vec<(u64, u64)> = arrivals.iter().map(|(_, times)| *times).collect();
-        for place in inversions(&times) {
-            verdict.add(Kind::Reordered, || format!("{endpoint}: {} came before an earlier message", arrivals[place].0));
+        for overtaken in inversions(arrivals) {
+            verdict.add(Kind::Reordered, || format!("{endpoint}: {} came before an earlier message", overtaken.mark));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use messaging::outcome::Status;
 
+use crate::find;
 use crate::inbox::Received;
 use crate::mark::Mark;
 use crate::platform::{self, Call, Fate};
@@ -149,15 +150,11 @@ fn member<'a>(body: &'a [u8], start: &[u8]) -> &'a str {
     std::str::from_utf8(&rest[..end]).unwrap_or_default()
 }
 
-fn message_id(body: &[u8]) -> Option<&str> {
+/// The first `msg_…` that stands as a whole text in some JSON.
+pub(crate) fn message_id(body: &[u8]) -> Option<&str> {
     let at = find(body, b"\"msg_")? + 1;
     let end = body[at..].iter().position(|&byte| byte == b'"')?;
     std::str::from_utf8(&body[at..at + end]).ok()
-}
-
-fn find(body: &[u8], part: &[u8]) -> Option<usize> {
-    let last = body.len().checked_sub(part.len())?;
-    (0..=last).find(|&at| body[at] == part[0] && body[at..].starts_with(part))
 }
 
 /// How a send ended, as read from the API or the store afterwards.

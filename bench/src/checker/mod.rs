@@ -12,6 +12,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::find;
+
+pub(crate) use history::message_id;
 pub use history::{Answer, Book, Canary, CanaryKind, Delivery, End, History, Operation, Output, Taken};
 
 /// Violations that are listed; the rest is only counted.
@@ -134,7 +137,7 @@ pub fn check(history: &History) -> Verdict {
 fn check_canaries(history: &History, verdict: &mut Verdict) {
     for output in &history.outputs {
         for canary in &history.canaries {
-            if canary.text.is_empty() || !contains(&output.bytes, canary.text.as_bytes()) {
+            if find(&output.bytes, canary.text.as_bytes()).is_none() {
                 continue;
             }
             let kind = match &canary.kind {
@@ -148,10 +151,6 @@ fn check_canaries(history: &History, verdict: &mut Verdict) {
     }
 }
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
-}
-
 fn check_book(book: &Book, verdict: &mut Verdict) {
     let ends = book.stored + book.repeated + book.quarantined + book.erased;
     if ends != book.accepted {
@@ -159,17 +158,16 @@ fn check_book(book: &Book, verdict: &mut Verdict) {
     }
 }
 
-/// Finds inversions in one observed order. `happened` gives when each operation began and was acknowledged (`u64::MAX` when
-/// it was not). One that was acknowledged before another began must not stand behind it; what overlapped has no order.
-/// Returns the places of those that were overtaken.
-fn inversions(happened: &[(u64, u64)]) -> Vec<usize> {
+/// Finds inversions in the observed order of one conversation. An operation that was acknowledged before another began must
+/// not stand behind it; what overlapped has no order. Returns those that stand before an earlier one.
+fn inversions<'a>(arrivals: &[&'a Operation]) -> Vec<&'a Operation> {
     let mut found = Vec::new();
     let mut earliest_ack_behind = u64::MAX;
-    for (place, &(begun, acknowledged)) in happened.iter().enumerate().rev() {
-        if earliest_ack_behind <= begun {
-            found.push(place);
+    for operation in arrivals.iter().rev() {
+        if earliest_ack_behind <= operation.begun_us {
+            found.push(*operation);
         }
-        earliest_ack_behind = earliest_ack_behind.min(acknowledged);
+        earliest_ack_behind = earliest_ack_behind.min(operation.acknowledged_us());
     }
     found
 }

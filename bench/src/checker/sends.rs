@@ -127,9 +127,8 @@ fn check_order(history: &History, sends: &Sends<'_>, verdict: &mut Verdict) {
         by_conversation.entry((send.mark.run, send.mark.conversation)).or_default().push(send);
     }
     for arrivals in by_conversation.values() {
-        let times: Vec<(u64, u64)> = arrivals.iter().map(|send| (send.begun_us, send.acknowledged_us())).collect();
-        for place in inversions(&times) {
-            verdict.add(Kind::Reordered, || format!("the platform took {} before an earlier send", arrivals[place].mark));
+        for overtaken in inversions(arrivals) {
+            verdict.add(Kind::Reordered, || format!("the platform took {} before an earlier send", overtaken.mark));
         }
     }
 }

@@ -216,3 +216,25 @@ where
         .await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_close_ends_the_stream_and_a_reset_breaks_it() {
+        let handler = |mut request: Request| async move {
+            let _ = request.body().await;
+            if request.path == "/close" { Reply::Close } else { Reply::Reset }
+        };
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), handler).await.unwrap();
+        for (path, expected) in [("/close", Ok(0)), ("/reset", Err(io::ErrorKind::ConnectionReset))] {
+            let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+            stream.write_all(format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi").as_bytes()).await.unwrap();
+            assert_eq!(stream.read(&mut [0; 64]).await.map_err(|error| error.kind()), expected, "{path}");
+        }
+        assert!(Server::start("0.0.0.0:0".parse().unwrap(), handler).await.is_err(), "this machine only");
+    }
+}

@@ -55,11 +55,12 @@ pub async fn closed_loop(load: &Prepared, plan: &ClosedPlan) -> io::Result<LoadR
 fn generate(load: Prepared, plan: ClosedPlan, thread: usize, threads: usize) -> io::Result<LoadRun> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cpu_before = this_thread_seconds()?;
-    let shared = Rc::new((load, plan, RefCell::new(Recorder::new(0))));
+    let recorder = RefCell::new(Recorder::new(plan.range.len() / threads, plan.progress.clone()));
+    let shared = Rc::new((load, plan, recorder));
     let start_us = LocalSet::new().block_on(&runtime, drive(&shared, thread, threads))?;
     drop(runtime);
     let duration_s = (monotonic_us() - start_us) as f64 / 1e6;
-    Ok(shared.2.replace(Recorder::new(0)).finish(duration_s, this_thread_seconds()? - cpu_before))
+    Ok(shared.2.replace(Recorder::new(0, Arc::default())).finish(duration_s, this_thread_seconds()? - cpu_before))
 }
 
 type Shared = Rc<(Prepared, ClosedPlan, RefCell<Recorder>)>;
@@ -95,6 +96,6 @@ async fn connection(shared: Shared, mut wire: Wire, number: usize, connections: 
         }
         let exchanged = wire.exchange(&buffer).await;
         let times = Times { scheduled: begun, free: begun, begun, answered: monotonic_us() };
-        recorder.borrow_mut().note(load, index, times, exchanged, wire.body(), true, &plan.progress);
+        recorder.borrow_mut().note(load, index, times, exchanged, wire.body(), true);
     }
 }

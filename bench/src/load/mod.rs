@@ -23,7 +23,7 @@ pub use closed::{ClosedPlan, closed_loop};
 pub use cpu::{CpuUse, cpu_seconds, this_thread_seconds};
 pub use environment::Environment;
 pub use open::{OpenPlan, open_loop};
-pub use prepared::{IngressLoad, Prepared, SendLoad};
+pub use prepared::{IngressLoad, Prepared, SendLoad, phone};
 pub use record::{LoadRun, Progress, Second};
 pub use report::{Report, Summary};
 pub use saturate::{SaturatePlan, SaturateReport, Side, saturate};

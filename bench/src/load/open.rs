@@ -97,7 +97,7 @@ fn generate(load: &Prepared, plan: &OpenPlan) -> io::Result<LoadRun> {
     let cpu_before = this_thread_seconds()?;
     let start = Instant::now() + LEAD;
     let start_us = monotonic_us() + LEAD.as_micros() as u64;
-    let mut recorder = Recorder::new(load.requests());
+    let mut recorder = Recorder::new(load.requests(), plan.progress.clone());
     recorder.start_at(start_us);
     let (load, plan) = (load.clone(), plan.clone());
     let shared = Rc::new(Shared { load, plan, start_us, due: Cell::new(0), recorder: RefCell::new(recorder) });
@@ -106,7 +106,7 @@ fn generate(load: &Prepared, plan: &OpenPlan) -> io::Result<LoadRun> {
     let duration_s = monotonic_us().saturating_sub(start_us) as f64 / 1e6;
     let cpu = this_thread_seconds()? - cpu_before;
     let requests = shared.load.requests();
-    let recorder = shared.recorder.replace(Recorder::new(0));
+    let recorder = shared.recorder.replace(Recorder::new(0, Arc::default()));
     let mut run = recorder.finish(duration_s, cpu);
     run.unsent = (requests - run.operations.len()) as u64;
     Ok(run)
@@ -176,7 +176,7 @@ async fn connection(shared: Rc<Shared>, mut wire: Wire, number: usize, connectio
         let exchanged = wire.exchange(&buffer).await;
         let times = Times { scheduled, free, begun, answered: monotonic_us() };
         free = times.answered;
-        shared.recorder.borrow_mut().note(load, index, times, exchanged, wire.body(), scheduled >= warm_us, &shared.plan.progress);
+        shared.recorder.borrow_mut().note(load, index, times, exchanged, wire.body(), scheduled >= warm_us);
     }
 }
 

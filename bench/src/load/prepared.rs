@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use messaging::clock::{Clock, SystemClock};
 use sha2::Sha256;
 
+use crate::find;
 use crate::http::loopback;
 use crate::mark::{Mark, Way, write_hex};
 
@@ -101,8 +102,8 @@ fn check_sizes(requests: usize, conversations: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of a load's conversation, as the platform writes it.
-pub(super) fn phone(conversation: u32) -> String {
+/// The customer's number of a load's conversation, digits only: for opening windows before a send load.
+pub fn phone(conversation: u32) -> String {
     format!("1555{conversation:07}")
 }
 
@@ -280,7 +281,7 @@ impl Template {
 }
 
 fn place_of(bytes: &[u8], hole: &str, from: usize) -> Option<usize> {
-    bytes[from..].windows(hole.len()).position(|window| window == hole.as_bytes()).map(|place| place + from)
+    find(&bytes[from..], hole.as_bytes()).map(|place| place + from)
 }
 
 #[cfg(test)]

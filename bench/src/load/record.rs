@@ -1,5 +1,6 @@
 //! What a run brings: every operation with its times, and the histograms.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::prepared::Prepared;
 use super::wire::Exchanged;
-use crate::checker::{Answer, Operation};
+use crate::checker::{Answer, Operation, message_id};
 
 /// Longest latency that a histogram holds, in microseconds: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -68,7 +69,7 @@ impl LoadRun {
 
     /// Puts runs of several threads together.
     pub(super) fn join(runs: Vec<Self>) -> Self {
-        let mut all = Recorder::new(0).finish(0.0, 0.0);
+        let mut all = Recorder::new(0, Arc::default()).finish(0.0, 0.0);
         for run in runs {
             all.operations.extend(run.operations);
             // The bounds are the same, so this cannot fail.
@@ -106,10 +107,11 @@ pub(super) struct Times {
 pub(super) struct Recorder {
     run: LoadRun,
     start_us: u64,
+    progress: Arc<Progress>,
 }
 
 impl Recorder {
-    pub fn new(requests: usize) -> Self {
+    pub fn new(requests: usize, progress: Arc<Progress>) -> Self {
         let run = LoadRun {
             operations: Vec::with_capacity(requests),
             latency: histogram(),
@@ -120,7 +122,7 @@ impl Recorder {
             generator_cpu_s: 0.0,
             unsent: 0,
         };
-        Self { run, start_us: crate::monotonic_us() }
+        Self { run, start_us: crate::monotonic_us(), progress }
     }
 
     pub fn start_at(&mut self, start_us: u64) {
@@ -128,25 +130,16 @@ impl Recorder {
     }
 
     /// Notes one exchange; `counts` is false during warm-up.
-    pub fn note(
-        &mut self,
-        load: &Prepared,
-        index: usize,
-        times: Times,
-        exchanged: Exchanged,
-        body: &[u8],
-        counts: bool,
-        progress: &Progress,
-    ) {
+    pub fn note(&mut self, load: &Prepared, index: usize, times: Times, exchanged: Exchanged, body: &[u8], counts: bool) {
         let answer = match exchanged {
             Exchanged::Status(status) if (200..300).contains(&status) => Answer::Accepted,
             Exchanged::Status(_) | Exchanged::Unsent => Answer::Refused,
             Exchanged::Unanswered => Answer::Unknown,
         };
         let ok = answer == Answer::Accepted;
-        progress.sent.fetch_add(1, Ordering::Relaxed);
-        progress.ok.fetch_add(u64::from(ok), Ordering::Relaxed);
-        let id = if ok { message_id(body) } else { None };
+        self.progress.sent.fetch_add(1, Ordering::Relaxed);
+        self.progress.ok.fetch_add(u64::from(ok), Ordering::Relaxed);
+        let id = if ok { message_id(body).map(str::to_owned) } else { None };
         let mark = load.mark(index);
         self.run.operations.push(Operation { mark, begun_us: times.begun, answered_us: times.answered, answer, id });
         let latency = times.answered.saturating_sub(times.scheduled).max(1);
@@ -171,11 +164,4 @@ impl Recorder {
         self.run.generator_cpu_s = generator_cpu_s;
         self.run
     }
-}
-
-/// The `msg_…` of an answer.
-fn message_id(body: &[u8]) -> Option<String> {
-    let at = body.windows(5).position(|window| window == b"\"msg_")? + 1;
-    let end = body[at..].iter().position(|&byte| byte == b'"')?;
-    String::from_utf8(body[at..at + end].to_vec()).ok()
 }

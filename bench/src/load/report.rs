@@ -211,7 +211,7 @@ mod tests {
     use crate::load::record::Recorder;
 
     fn run(send_delay_us: u64, generator_delay_us: u64, cpu_s: f64) -> LoadRun {
-        let mut run = Recorder::new(0).finish(10.0, cpu_s);
+        let mut run = Recorder::new(0, std::sync::Arc::default()).finish(10.0, cpu_s);
         for time in 1..=1_000 {
             run.latency.saturating_record(time * 10);
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::find;
+
 /// Longest answer, head and body.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Space for an answer to begin with.
@@ -171,10 +173,6 @@ fn chunks_end(body: &[u8]) -> io::Result<Option<usize>> {
             return Ok(Some(at));
         }
     }
-}
-
-fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
-    bytes.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]

@@ -267,7 +267,8 @@ async fn appenders_side_by_side_lose_nothing(log: Arc<dyn Log>) {
         let log = log.clone();
         tasks.push(tokio::spawn(async move {
             for batch in 0..BATCHES {
-                let records = (0..BATCH).map(|number| record(Topic::Inbound, (task % 2) as u16, format!("{task} {}", batch * BATCH + number)));
+                let records =
+                    (0..BATCH).map(|number| record(Topic::Inbound, (task % 2) as u16, format!("{task} {}", batch * BATCH + number)));
                 append(&log, records.collect()).await;
             }
         }));

@@ -92,7 +92,8 @@ mod tests {
         let seen = Seen::default();
         run_line(&create, &fake, &seen).await.unwrap();
         assert_eq!(fake.requests().pop().unwrap().json(), body);
-        assert_eq!((seen.out().as_str(), seen.err().as_str()), ("hook_url  http://h\nid        acc_1\n", ""));
+        assert!(seen.out().contains("hook_url  http://h\n") && seen.out().contains("id        acc_1\n"), "{}", seen.out());
+        assert_eq!(seen.err(), "");
 
         let seen = Seen::default();
         run_line("account set acc_1 --secret app_secret=x", &fake, &seen).await.unwrap();

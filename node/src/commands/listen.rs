@@ -1,6 +1,6 @@
 //! `trunkline listen`: the event feed by long poll, printed and forwarded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -199,7 +199,7 @@ struct Forward {
 
 impl Forward {
     fn new(url: &str, secret_path: &Path) -> Result<Self, Failure> {
-        let pair = SecretPair { current: local_secret(&secret_path.to_path_buf())?, previous: None, set_at: Timestamp::ZERO };
+        let pair = SecretPair { current: local_secret(secret_path)?, previous: None, set_at: Timestamp::ZERO };
         let damaged = |error| Failure::Failed(format!("{}: {error}; delete the file to have a new secret", secret_path.display()));
         Ok(Self { address: Address::parse(url)?, signer: Signer::new(&pair, false).map_err(damaged)? })
     }
@@ -228,7 +228,7 @@ impl Forward {
 }
 
 /// The secret of this user's `listen`, made at its first use: the same every time, so that a handler's settings need no change.
-fn local_secret(path: &PathBuf) -> Result<Secret, Failure> {
+fn local_secret(path: &Path) -> Result<Secret, Failure> {
     if let Some(text) = runtime::read_private(path)? {
         let text = String::from_utf8(text).map_err(|_| Failure::Failed(format!("{} is damaged; delete it", path.display())))?;
         return Ok(Secret::new(text.trim_end()));

@@ -1,7 +1,7 @@
 //! What the configuration objects have in common: lists page by page, one by id, actions on one.
 
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use super::{Context, Failure};
@@ -13,9 +13,12 @@ const PAGE: usize = 500;
 /// Most pages of one list: a server that never ends its list cannot keep us for ever.
 const PAGES_MAX: usize = 1_000;
 
+/// All but the unreserved characters of RFC 3986: ids such as `acc_…` stand in paths as they are.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A text as a part of a path or query.
 pub fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// `{collection}/{id}`.

@@ -160,6 +160,8 @@ fn timer_row(tenant: Tenant, message: &OpenMessage, due: Timestamp, now: Timesta
         due,
         deadline: Timestamp::MAX,
         attempts: 0,
+        repeats: 0,
+        epoch: 0,
         accepted_at: message.meta.accepted_at,
         parked_at: now,
         what,
@@ -257,6 +259,7 @@ pub fn task_of(desk: &Desk<'_>, tenant: Tenant, message: &OpenMessage, command: 
         accepted_at: message.meta.accepted_at,
         parked_at: Timestamp::ZERO,
         attempts: message.meta.attempt,
+        repeats: 0,
         work: Work::Send(Box::new(sending)),
     })
 }

@@ -123,6 +123,8 @@ fn set_timer(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, due: Times
         due,
         deadline: Timestamp::MAX,
         attempts: 0,
+        repeats: 0,
+        epoch: desk.world.epoch,
         accepted_at: now,
         parked_at: now,
         what: LaterWork::Window,

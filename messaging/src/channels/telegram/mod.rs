@@ -1,7 +1,8 @@
 //! Telegram Bot API: one update per request, a shared secret in a header, the credential in the address of every call.
 //!
 //! A message is (chat, message id): everywhere in this channel the platform's id of a message is `{chat_id}:{message_id}`,
-//! so that edits, replies and reactions find it. Chats below zero are groups and channels.
+//! so that edits, replies and reactions find it. Messages of a business account are counted apart from those that the same
+//! person exchanges with the bot itself, so their id ends in `:{business_connection_id}`. Chats below zero are groups and channels.
 
 mod check;
 mod content;
@@ -190,15 +191,29 @@ fn chat_handle(id: i64) -> Handle {
     if id < 0 { Handle::group(&text) } else { Handle::chat(&text) }
 }
 
-/// Our platform id of a message.
-fn message_key(chat: i64, message: i64) -> String {
-    format!("{chat}:{message}")
+/// A message's place: its chat, its number there, and the business connection when it is in a chat of a business account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MessageKey<'a> {
+    chat: i64,
+    message: i64,
+    via: Option<&'a str>,
 }
 
-/// Chat and message id of a platform id of ours; none when it names something else, such as an update.
-fn split_message_key(key: &str) -> Option<(i64, i64)> {
-    let (chat, message) = key.split_once(':')?;
-    Some((chat_id(chat)?, message.parse().ok()?))
+impl<'a> MessageKey<'a> {
+    /// None when the platform id names something else, such as an update.
+    fn from_platform_id(id: &'a str) -> Option<Self> {
+        let mut parts = id.splitn(3, ':');
+        let chat = chat_id(parts.next()?)?;
+        let message = parts.next()?.parse().ok()?;
+        Some(Self { chat, message, via: parts.next() })
+    }
+
+    fn platform_id(self) -> String {
+        match self.via {
+            Some(via) => format!("{}:{}:{via}", self.chat, self.message),
+            None => format!("{}:{}", self.chat, self.message),
+        }
+    }
 }
 
 fn method_url(account: &Account, settings: &ChannelSettings, method: &str) -> String {

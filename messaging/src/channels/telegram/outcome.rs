@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::{chat_handle, message_key};
+use super::{MessageKey, chat_handle};
 use crate::channels::Outgoing;
 use crate::exchange::HttpResponse;
 use crate::outcome::{Reason, Throttled, Verdict};
@@ -79,7 +79,8 @@ fn is_success(status: u16) -> bool {
 fn sent(send: &Outgoing<'_>, result: Option<&Value>) -> Verdict {
     let id = |pointer: &str| result.and_then(|result| result.pointer(pointer)).and_then(Value::as_i64);
     let chat = id("/chat/id").or_else(|| send.to.value().parse().ok());
-    let platform_id = chat.zip(id("/message_id")).map(|(chat, message)| message_key(chat, message));
+    let key = chat.zip(id("/message_id")).map(|(chat, message)| MessageKey { chat, message, via: send.via });
+    let platform_id = key.map(MessageKey::platform_id);
     Verdict::Sent { platform_id, handles: Vec::new() }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::content::content;
 use super::context::context;
 use super::receive::{Located, UpdateKind, locate};
-use super::{chat_handle, message_key};
+use super::{MessageKey, chat_handle};
 use crate::channels::{ContactInfo, Inbound, InboundBody, Malformed};
 use crate::clock::Timestamp;
 use crate::content::{Content, InteractiveReply};
@@ -88,14 +88,13 @@ fn update_key(located: &Located) -> String {
 
 impl Update {
     fn message(self, kind: UpdateKind) -> Result<Inbound, Malformed> {
-        let (chat, message) = self.message_id()?;
-        let key = message_key(chat, message);
+        let (chat, key) = self.message_key()?;
         let at = time(&self.object, "date");
         if let Some(new) = int(&self.object, "migrate_to_chat_id").filter(|id| *id != 0) {
             let body = InboundBody::Rekeyed { handles: vec![chat_handle(new)] };
             return Ok(Inbound { at, ..inbound(&self.located, key, self.contact(), body) });
         }
-        let (content, reply_to) = (content(&self.object), reply_to(&self.object, chat));
+        let (content, reply_to) = (content(&self.object), self.reply_to(chat));
         let ours = kind == UpdateKind::BusinessMessage && self.is_from_the_business(chat);
         let body = if ours { InboundBody::Echo { content, reply_to } } else { InboundBody::Message { content, reply_to } };
         let context = context(&self.object, chat);
@@ -109,8 +108,7 @@ impl Update {
     }
 
     fn edit(self) -> Result<Inbound, Malformed> {
-        let (chat, message) = self.message_id()?;
-        let key = message_key(chat, message);
+        let (chat, key) = self.message_key()?;
         let body = InboundBody::Edit { target: key.clone(), content: content(&self.object) };
         let edited = time(&self.object, "edit_date");
         let at = if edited == Timestamp::ZERO { time(&self.object, "date") } else { edited };
@@ -123,10 +121,11 @@ impl Update {
     fn deletion(self) -> Result<Inbound, Malformed> {
         let chat = self.chat()?;
         let ids = self.object.get("message_ids").and_then(Value::as_array).ok_or_else(|| malformed("deletion without message_ids"))?;
+        let via = text(&self.object, "business_connection_id");
         let mut targets = Vec::with_capacity(ids.len());
         for id in ids {
-            let id = id.as_i64().ok_or_else(|| malformed("deletion with a message id that is no number"))?;
-            targets.push(message_key(chat, id));
+            let message = id.as_i64().ok_or_else(|| malformed("deletion with a message id that is no number"))?;
+            targets.push(MessageKey { chat, message, via }.platform_id());
         }
         let body = InboundBody::Delete { targets };
         let context = context(&self.object, chat);
@@ -134,7 +133,7 @@ impl Update {
     }
 
     fn reaction(self) -> Result<Inbound, Malformed> {
-        let (chat, message) = self.message_id()?;
+        let (chat, target) = self.message_key()?;
         let reactions =
             self.object.get("new_reaction").and_then(Value::as_array).ok_or_else(|| malformed("reaction without new_reaction"))?;
         let emoji = reactions.first().map(emoji_of);
@@ -142,7 +141,7 @@ impl Update {
         if reactions.len() > 1 {
             context.insert("reactions".to_owned(), Value::Array(reactions.clone()));
         }
-        let body = InboundBody::Reaction { target: message_key(chat, message), emoji };
+        let body = InboundBody::Reaction { target, emoji };
         let at = time(&self.object, "date");
         Ok(Inbound { at, context, ..inbound(&self.located, update_key(&self.located), self.contact(), body) })
     }
@@ -153,7 +152,8 @@ impl Update {
         let message = object(&self.object, "message");
         let target = message.and_then(|message| {
             let chat = object(message, "chat").and_then(|chat| int(chat, "id"))?;
-            Some(message_key(chat, int(message, "message_id")?))
+            let via = text(message, "business_connection_id");
+            Some(MessageKey { chat, message: int(message, "message_id")?, via }.platform_id())
         });
         let title = message.zip(data).and_then(|(message, data)| pressed_title(message, data));
         let mut context = context(&self.object, self.located.chat.unwrap_or_default());
@@ -194,10 +194,20 @@ impl Update {
         self.located.chat.ok_or_else(|| malformed("no chat"))
     }
 
-    fn message_id(&self) -> Result<(i64, i64), Malformed> {
+    /// The chat, and the platform id of the message.
+    fn message_key(&self) -> Result<(i64, String), Malformed> {
         let chat = self.chat()?;
         let message = int(&self.object, "message_id").ok_or_else(|| malformed("no message_id"))?;
-        Ok((chat, message))
+        let key = MessageKey { chat, message, via: text(&self.object, "business_connection_id") };
+        Ok((chat, key.platform_id()))
+    }
+
+    /// The platform id of the message that this one answers.
+    fn reply_to(&self, chat: i64) -> Option<String> {
+        let answered = object(&self.object, "reply_to_message")?;
+        let chat = object(answered, "chat").and_then(|chat| int(chat, "id")).unwrap_or(chat);
+        let key = MessageKey { chat, message: int(answered, "message_id")?, via: text(&self.object, "business_connection_id") };
+        Some(key.platform_id())
     }
 
     /// Who or what the conversation is with: the person, or the group.
@@ -237,13 +247,6 @@ fn pressed_title(message: &Object, data: &str) -> Option<String> {
     let mut buttons = rows.iter().filter_map(Value::as_array).flatten();
     let pressed = buttons.find(|button| button.get("callback_data").and_then(Value::as_str) == Some(data))?;
     Some(pressed.get("text")?.as_str()?.to_owned())
-}
-
-/// The message that this one answers.
-fn reply_to(message: &Object, chat: i64) -> Option<String> {
-    let answered = object(message, "reply_to_message")?;
-    let chat = object(answered, "chat").and_then(|chat| int(chat, "id")).unwrap_or(chat);
-    Some(message_key(chat, int(answered, "message_id")?))
 }
 
 /// A chat's title, or a person's first and last name.

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::MessageKey;
 use super::check::{INBOUND_ONLY, NO_TEMPLATES, is_custom_emoji};
-use super::split_message_key;
 use crate::channels::{Outgoing, Unsendable};
 use crate::content::{Button, Content, Interactive, List, Location, Media, Reaction, Receipt, Text};
 
@@ -45,7 +45,7 @@ pub(super) fn call(send: &Outgoing<'_>) -> Result<Call, Unsendable> {
     if let Some(via) = send.via {
         body.insert("business_connection_id".to_owned(), Value::from(via));
     }
-    if let Some(reply) = reply_parameters(send, chat)? {
+    if let Some(reply) = reply_parameters(send, chat) {
         body.insert("reply_parameters".to_owned(), reply);
     }
     Ok(Call { method, body })
@@ -58,18 +58,15 @@ fn recipient(send: &Outgoing<'_>) -> Result<i64, Unsendable> {
 }
 
 /// The message that a send answers. It is sent even when that message is gone: better without the link than not at all.
-fn reply_parameters(send: &Outgoing<'_>, chat: i64) -> Result<Option<Value>, Unsendable> {
-    let Some(reply_to) = send.reply_to.filter(|_| send.content.is_message()) else {
-        return Ok(None);
-    };
-    let Some((in_chat, message)) = split_message_key(reply_to) else {
-        return Err(Unsendable("the answered event is not a message of telegram".to_owned()));
-    };
-    // A group that became a supergroup: the message stayed behind under its old chat.
-    if in_chat != chat {
-        return Ok(None);
+fn reply_parameters(send: &Outgoing<'_>, chat: i64) -> Option<Value> {
+    let reply_to = send.reply_to.filter(|_| send.content.is_message())?;
+    // A pressed button is no message, so there is nothing to link to.
+    let key = MessageKey::from_platform_id(reply_to)?;
+    // A group that became a supergroup, or another business connection: the message stayed behind, its number means another one here.
+    if (key.chat, key.via) != (chat, send.via) {
+        return None;
     }
-    Ok(Some(json!({ "message_id": message, "allow_sending_without_reply": true })))
+    Some(json!({ "message_id": key.message, "allow_sending_without_reply": true }))
 }
 
 fn text_parameters(text: &Text) -> Value {
@@ -171,11 +168,11 @@ fn list_rows(list: &List) -> Vec<Value> {
 }
 
 /// The message in this chat that a reaction or receipt is about.
-fn target(platform_id: Option<&str>, chat: i64) -> Result<i64, Unsendable> {
+fn target(platform_id: Option<&str>, send: &Outgoing<'_>, chat: i64) -> Result<i64, Unsendable> {
     let key = platform_id.ok_or_else(|| Unsendable("the message has no id with telegram".to_owned()))?;
-    match split_message_key(key) {
-        Some((in_chat, message)) if in_chat == chat => Ok(message),
-        Some(_) => Err(Unsendable("the message is of another chat".to_owned())),
+    match MessageKey::from_platform_id(key) {
+        Some(key) if (key.chat, key.via) == (chat, send.via) => Ok(key.message),
+        Some(_) => Err(Unsendable("the message is of another chat or business connection".to_owned())),
         None => Err(Unsendable("the event is not a message of telegram".to_owned())),
     }
 }
@@ -184,7 +181,7 @@ fn reaction_parameters(reaction: &Reaction, send: &Outgoing<'_>, chat: i64) -> R
     if send.via.is_some() {
         return Err(Unsendable("telegram has no reactions on behalf of a business account".to_owned()));
     }
-    let message = target(reaction.platform_id.as_deref(), chat)?;
+    let message = target(reaction.platform_id.as_deref(), send, chat)?;
     let reactions = match reaction.emoji.as_deref().filter(|emoji| !emoji.is_empty()) {
         Some(id) if is_custom_emoji(id) => json!([{ "type": "custom_emoji", "custom_emoji_id": id }]),
         Some(emoji) => json!([{ "type": "emoji", "emoji": emoji }]),
@@ -197,6 +194,6 @@ fn read_parameters(receipt: &Receipt, send: &Outgoing<'_>, chat: i64) -> Result<
     if send.via.is_none() {
         return Err(Unsendable("bots have no read receipts: only a business connection can mark messages as read".to_owned()));
     }
-    let message = target(receipt.platform_id.as_deref(), chat)?;
+    let message = target(receipt.platform_id.as_deref(), send, chat)?;
     Ok(json!({ "message_id": message }))
 }

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::wire::Message;
+use super::wire::Parts;
 use crate::content::{Content, InteractiveReply, Location, Media, Text};
 
 #[derive(Deserialize)]
@@ -65,20 +65,20 @@ struct Form {
     response_json: Option<Value>,
 }
 
-/// The content of a message; none when it is of a kind or shape that is not known here.
-pub(super) fn content(message: &Message<'_>) -> Option<Content> {
-    Some(match message.kind.as_deref()? {
-        "text" => Content::Text(Text { body: part::<TextPart>(message.text)?.body, preview_url: None }),
-        "image" => Content::Image(media(message.image)?),
-        "video" => Content::Video(media(message.video)?),
-        "audio" => Content::Audio(media(message.audio)?),
-        "document" => Content::Document(media(message.document)?),
-        "sticker" => Content::Sticker(media(message.sticker)?),
-        "location" => Content::Location(location(message.location)?),
-        "contacts" => Content::Contacts(part(message.contacts)?),
-        "interactive" => Content::InteractiveReply(interactive(part(message.interactive)?)?),
-        "button" => Content::InteractiveReply(template_button(part(message.button)?)),
-        "order" => Content::Order(part(message.order)?),
+/// The content of a message of a kind; none when it is of a kind or shape that is not known here.
+pub(super) fn content(kind: &str, parts: &Parts<'_>) -> Option<Content> {
+    Some(match kind {
+        "text" => Content::Text(Text { body: part::<TextPart>(parts.text)?.body, preview_url: None }),
+        "image" => Content::Image(media(parts.image)?),
+        "video" => Content::Video(media(parts.video)?),
+        "audio" => Content::Audio(media(parts.audio)?),
+        "document" => Content::Document(media(parts.document)?),
+        "sticker" => Content::Sticker(media(parts.sticker)?),
+        "location" => Content::Location(location(parts.location)?),
+        "contacts" => Content::Contacts(part(parts.contacts)?),
+        "interactive" => Content::InteractiveReply(interactive(part(parts.interactive)?)?),
+        "button" => Content::InteractiveReply(template_button(part(parts.button)?)),
+        "order" => Content::Order(part(parts.order)?),
         _ => return None,
     })
 }

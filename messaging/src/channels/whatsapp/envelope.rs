@@ -4,10 +4,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::wire::{Call, Event, Message, Preference, Seconds, StatusNews, Str, is_split};
+use super::people::Ids;
+use super::wire::{Event, List, Seconds, Str, is_split};
+use crate::channels::PieceKind;
+use crate::content::Handle;
 
 /// What every envelope calls itself.
 pub(super) const OBJECT: &str = "whatsapp_business_account";
@@ -61,45 +64,85 @@ struct Change<'a, V> {
     value: V,
 }
 
-/// A change's value with at most one inner event.
-#[derive(Deserialize)]
-struct Lists<'a> {
-    #[serde(borrow)]
-    contacts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<One<Message<'a>>>,
-    #[serde(borrow)]
-    statuses: Option<One<StatusNews<'a>>>,
-    #[serde(borrow)]
-    errors: Option<One<&'a RawValue>>,
-    #[serde(borrow)]
-    calls: Option<One<Call<'a>>>,
-    #[serde(borrow)]
-    message_echoes: Option<One<Message<'a>>>,
-    #[serde(borrow)]
-    user_preferences: Option<One<Preference<'a>>>,
+/// An element of a list, read as the list's kind.
+trait Element<'a>: Sized {
+    /// The list's only element; none when it is empty or null.
+    fn only<A: MapAccess<'a>>(list: List, map: &mut A) -> Result<Option<Self>, A::Error>;
 }
 
-impl<'a> Lists<'a> {
-    /// The one event, if there is exactly one.
-    fn event(self) -> Option<Event<'a>> {
-        let mut found = None;
-        let mut count = 0;
-        let mut take = |event: Option<Event<'a>>| {
-            count += usize::from(event.is_some());
-            found = found.take().or(event);
-        };
-        take(self.messages.and_then(|list| list.0).map(Event::Message));
-        take(self.statuses.and_then(|list| list.0).map(Event::Status));
-        take(self.errors.and_then(|list| list.0).map(Event::Error));
-        take(self.calls.and_then(|list| list.0).map(Event::Call));
-        take(self.message_echoes.and_then(|list| list.0).map(Event::Echo));
-        take(self.user_preferences.and_then(|list| list.0).map(Event::Preference));
-        match count {
-            0 => Some(Event::Whole),
-            1 => found,
-            _ => None,
+impl<'a> Element<'a> for (List, &'a RawValue) {
+    fn only<A: MapAccess<'a>>(list: List, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(element(map)?.map(|raw| (list, raw)))
+    }
+}
+
+/// What a receiver needs of an event. Small, since it is handed up through all layers of the envelope.
+pub(super) enum Peeked<'a> {
+    Keyed(Handle, PieceKind),
+    /// Only the contacts tell the key.
+    Open(Box<Event<'a>>),
+}
+
+impl<'a> Peeked<'a> {
+    fn of(event: Event<'a>) -> Self {
+        match Ids::of(&event, |ids| ids.key_by_itself()) {
+            Some(key) => Self::Keyed(key, event.piece_kind("")),
+            None => Self::Open(Box::new(event)),
         }
+    }
+}
+
+impl<'a> Element<'a> for Peeked<'a> {
+    fn only<A: MapAccess<'a>>(list: List, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(match list {
+            List::Messages => element(map)?.map(|message| Self::of(Event::Message(message))),
+            List::Statuses => element(map)?.map(|status| Self::of(Event::Status(status))),
+            List::Errors => element(map)?.map(|error| Self::of(Event::Error(error))),
+            List::Calls => element(map)?.map(|call| Self::of(Event::Call(call))),
+            List::Echoes => element(map)?.map(|echo| Self::of(Event::Echo(echo))),
+            List::Preferences => element(map)?.map(|wish| Self::of(Event::Preference(wish))),
+        })
+    }
+}
+
+fn element<'a, T: Deserialize<'a>, A: MapAccess<'a>>(map: &mut A) -> Result<Option<T>, A::Error> {
+    let list: Option<One<T>> = map.next_value()?;
+    Ok(list.and_then(|list| list.0))
+}
+
+/// A change's value with at most one inner event. Written out, so that there is one place for the event and not one per list.
+struct Lists<'a, E> {
+    contacts: Option<&'a RawValue>,
+    element: Option<E>,
+}
+
+impl<'de: 'a, 'a, E: Element<'de>> Deserialize<'de> for Lists<'a, E> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<'a, E>(PhantomData<Lists<'a, E>>);
+        impl<'de: 'a, 'a, E: Element<'de>> Visitor<'de> for Reader<'a, E> {
+            type Value = Lists<'a, E>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lists<'a, E>, A::Error> {
+                let mut lists = Lists { contacts: None, element: None };
+                while let Some(key) = map.next_key::<Str<'de>>()? {
+                    if let Some(list) = List::of_name(&key) {
+                        let element = E::only(list, &mut map)?;
+                        if element.is_some() && lists.element.is_some() {
+                            return Err(de::Error::custom("more than one"));
+                        }
+                        lists.element = lists.element.or(element);
+                    } else if &*key == "contacts" {
+                        lists.contacts = map.next_value()?;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(lists)
+            }
+        }
+        deserializer.deserialize_map(Reader(PhantomData))
     }
 }
 
@@ -111,23 +154,32 @@ pub(super) struct Single<'a> {
     pub sent_at: Option<Seconds>,
     pub contacts: Option<&'a RawValue>,
     pub event: Event<'a>,
+    /// The event's element of its list, where it is one.
+    pub element: Option<&'a RawValue>,
 }
 
-/// Reads a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds several or is
-/// something else.
-pub(super) fn single_of_lists(text: &str) -> Option<Single<'_>> {
-    let (field, sent_at, lists) = only_change::<Lists<'_>>(text)?;
+/// The key and kind of a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds
+/// several or is something else.
+pub(super) fn peek(text: &str) -> Option<(Handle, PieceKind)> {
+    let (field, _, lists) = only_change::<Lists<'_, Peeked<'_>>>(text)?;
     if !is_split(&field) {
         return None;
     }
-    let contacts = lists.contacts;
-    Some(Single { field, sent_at, contacts, event: lists.event()? })
+    Some(match lists.element {
+        Some(Peeked::Keyed(handle, kind)) => (handle, kind),
+        Some(Peeked::Open(event)) => (Ids::of(&event, |ids| ids.key_with(lists.contacts)), event.piece_kind(&field)),
+        None => (Handle::account(), Event::Whole.piece_kind(&field)),
+    })
 }
 
 /// Reads any body that holds exactly one inner event.
 pub(super) fn single(text: &str) -> Option<Single<'_>> {
-    if let Some(single) = single_of_lists(text) {
-        return Some(single);
+    if let Some((field, sent_at, lists)) = only_change::<Lists<'_, (List, &RawValue)>>(text)
+        && is_split(&field)
+    {
+        let contacts = lists.contacts;
+        let event = lists.element.map_or(Ok(Event::Whole), |(list, raw)| Event::of_element(list, raw)).ok()?;
+        return Some(Single { field, sent_at, contacts, event, element: lists.element.map(|(_, raw)| raw) });
     }
     // The lists of such a change are its own affair and may have any shape.
     let (field, sent_at, value) = only_change::<&RawValue>(text)?;
@@ -135,7 +187,7 @@ pub(super) fn single(text: &str) -> Option<Single<'_>> {
         return None;
     }
     let event = Event::of_change(&field, value);
-    Some(Single { field, sent_at, contacts: None, event })
+    Some(Single { field, sent_at, contacts: None, event, element: None })
 }
 
 fn only_change<'a, V: Deserialize<'a>>(text: &'a str) -> Option<(Str<'a>, Option<Seconds>, V)> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::content::part;
 use super::outcome;
 use super::parse::Telling;
-use super::wire::{self, Call, Handover, List, Preference, StatusNews, Str};
+use super::wire::{self, Call, Handover, Preference, StatusNews, Str};
 use crate::channels::{Inbound, InboundBody, StatusUpdate};
 use crate::event::EventType;
 use crate::outcome::{Reason, Status};
@@ -37,7 +37,7 @@ pub(super) fn status(telling: &Telling<'_>, news: &StatusNews<'_>) -> Inbound {
         (Some(status), Some(id)) => InboundBody::Status(update(news, id, status, word)),
         (None, _) | (_, None) => {
             let subject = if subject == "message" { "status" } else { subject };
-            InboundBody::Platform { kind: format!("{subject}.{}", word.to_lowercase()), raw: telling.element(List::Statuses) }
+            InboundBody::Platform { kind: format!("{subject}.{}", word.to_lowercase()), raw: telling.element() }
         }
     };
     telling.tell(news.id.as_ref(), qualifier, news.timestamp, body)
@@ -76,7 +76,7 @@ fn update(news: &StatusNews<'_>, id: &Str<'_>, status: Status, word: &str) -> St
 
 pub(super) fn call(telling: &Telling<'_>, call: &Call<'_>) -> Inbound {
     let event = call.event.as_deref().unwrap_or("unknown");
-    let body = InboundBody::Platform { kind: format!("call.{event}"), raw: telling.element(List::Calls) };
+    let body = InboundBody::Platform { kind: format!("call.{event}"), raw: telling.element() };
     let mut inbound = telling.tell(call.id.as_ref(), event.to_owned(), call.timestamp, body);
     inbound.opens_window = event == "connect" && call.direction.as_deref() == Some("USER_INITIATED");
     inbound
@@ -94,7 +94,7 @@ pub(super) fn preference(telling: &Telling<'_>, wish: &Preference<'_>) -> Inboun
             let category = wish.category.as_deref().unwrap_or_default().to_owned();
             InboundBody::Preference { opted_out, category }
         }
-        None => InboundBody::Platform { kind: "user_preferences".into(), raw: telling.element(List::Preferences) },
+        None => InboundBody::Platform { kind: "user_preferences".into(), raw: telling.element() },
     };
     telling.tell(None, String::new(), wish.timestamp, body)
 }

@@ -8,7 +8,7 @@ use super::content::{content, part};
 use super::envelope::{self, Single};
 use super::news;
 use super::people::{Contact, Ids, People, handle_of};
-use super::wire::{Event, List, Message, STANDBY, Seconds, Str, System};
+use super::wire::{Event, Message, Parts, STANDBY, Seconds, Str, System};
 use crate::channels::{Inbound, InboundBody, Malformed};
 use crate::clock::Timestamp;
 use crate::content::{Content, Handle, Unsupported};
@@ -73,58 +73,67 @@ impl Telling<'_> {
     }
 
     /// The event's element of its list, as it came.
-    pub fn element(&self, list: List) -> Value {
-        let mut value = self.value();
-        value.pointer_mut(&format!("/{}/0", list.name())).map(Value::take).unwrap_or_default()
+    pub fn element(&self) -> Value {
+        part(self.single.element).unwrap_or_default()
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        parts_of(self.single.element)
     }
 
     fn message(&self, message: &Message<'_>) -> Inbound {
+        let parts = self.parts();
         let kind = message.kind.as_deref().unwrap_or("unknown");
         let known = match kind {
-            "reaction" => reaction(message),
-            "edit" => edit(message),
-            "revoke" => revoke(message),
+            "reaction" => reaction(&parts),
+            "edit" => edit(&parts),
+            "revoke" => revoke(&parts),
             "system" => message.system_part().and_then(|system| rekeyed(&system)),
             _ => {
-                let content = content(message).unwrap_or_else(|| self.unsupported(kind, List::Messages));
-                let mut inbound = self.of_message(message, InboundBody::Message { content, reply_to: reply_to(message) });
+                let content = content(kind, &parts).unwrap_or_else(|| self.unsupported(kind));
+                let mut inbound = self.of_message(message, &parts, InboundBody::Message { content, reply_to: reply_to(&parts) });
                 inbound.opens_window = true;
                 return inbound;
             }
         };
         let body = known.unwrap_or_else(|| {
             let part = message.system_part().and_then(|system| system.kind).map(|kind| format!("system.{}", &*kind));
-            InboundBody::Platform { kind: part.unwrap_or_else(|| kind.to_owned()), raw: self.element(List::Messages) }
+            InboundBody::Platform { kind: part.unwrap_or_else(|| kind.to_owned()), raw: self.element() }
         });
-        self.of_message(message, body)
+        self.of_message(message, &parts, body)
     }
 
     fn echo(&self, echo: &Message<'_>) -> Inbound {
+        let parts = self.parts();
         let kind = echo.kind.as_deref().unwrap_or("unknown");
         let known = match kind {
-            "edit" => edit(echo),
-            "revoke" => revoke(echo),
+            "edit" => edit(&parts),
+            "revoke" => revoke(&parts),
             // Ours, and our vocabulary has reactions of the person only.
             "reaction" | "system" => None,
             _ => {
-                let content = content(echo).unwrap_or_else(|| self.unsupported(kind, List::Echoes));
-                Some(InboundBody::Echo { content, reply_to: reply_to(echo) })
+                let content = content(kind, &parts).unwrap_or_else(|| self.unsupported(kind));
+                Some(InboundBody::Echo { content, reply_to: reply_to(&parts) })
             }
         };
-        let body =
-            known.unwrap_or_else(|| InboundBody::Platform { kind: format!("message_echoes.{kind}"), raw: self.element(List::Echoes) });
-        self.of_message(echo, body)
+        let body = known.unwrap_or_else(|| InboundBody::Platform { kind: format!("message_echoes.{kind}"), raw: self.element() });
+        self.of_message(echo, &parts, body)
     }
 
-    fn unsupported(&self, kind: &str, list: List) -> Content {
-        Content::Unsupported(Unsupported { kind: kind.to_owned(), raw: self.element(list) })
+    fn unsupported(&self, kind: &str) -> Content {
+        Content::Unsupported(Unsupported { kind: kind.to_owned(), raw: self.element() })
     }
 
-    fn of_message(&self, message: &Message<'_>, body: InboundBody) -> Inbound {
+    fn of_message(&self, message: &Message<'_>, parts: &Parts<'_>, body: InboundBody) -> Inbound {
         let mut inbound = self.tell(message.id.as_ref(), String::new(), message.timestamp, body);
-        add_context(message, &mut inbound.context);
+        add_context(parts, &mut inbound.context);
         inbound
     }
+}
+
+/// The parts of a message. All of them are raw, so that reading them fails with none that could be read before.
+fn parts_of(message: Option<&RawValue>) -> Parts<'_> {
+    message.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
 
 #[derive(Deserialize, Default)]
@@ -138,17 +147,17 @@ struct ContextPart<'a> {
     referred_product: Option<&'a RawValue>,
 }
 
-fn context_part<'a>(message: &Message<'a>) -> Option<ContextPart<'a>> {
-    serde_json::from_str(message.context?.get()).ok()
+fn context_part<'a>(parts: &Parts<'a>) -> Option<ContextPart<'a>> {
+    serde_json::from_str(parts.context?.get()).ok()
 }
 
-fn reply_to(message: &Message<'_>) -> Option<String> {
-    context_part(message)?.id.filter(|id| !id.is_empty()).map(|id| id.to_string())
+fn reply_to(parts: &Parts<'_>) -> Option<String> {
+    context_part(parts)?.id.filter(|id| !id.is_empty()).map(|id| id.to_string())
 }
 
-fn add_context(message: &Message<'_>, out: &mut Map<String, Value>) {
-    let context = context_part(message).unwrap_or_default();
-    let raws = [("referral", message.referral), ("referred_product", context.referred_product), ("identity", message.identity)];
+fn add_context(parts: &Parts<'_>, out: &mut Map<String, Value>) {
+    let context = context_part(parts).unwrap_or_default();
+    let raws = [("referral", parts.referral), ("referred_product", context.referred_product), ("identity", parts.identity)];
     for (name, raw) in raws {
         if let Some(value) = part::<Value>(raw) {
             out.insert(name.into(), value);
@@ -161,39 +170,40 @@ fn add_context(message: &Message<'_>, out: &mut Map<String, Value>) {
     }
 }
 
-fn reaction(message: &Message<'_>) -> Option<InboundBody> {
+fn reaction(parts: &Parts<'_>) -> Option<InboundBody> {
     #[derive(Deserialize)]
     struct Part {
         message_id: String,
         emoji: Option<String>,
     }
-    let reaction: Part = part(message.reaction)?;
+    let reaction: Part = part(parts.reaction)?;
     let emoji = reaction.emoji.filter(|emoji| !emoji.is_empty());
     Some(InboundBody::Reaction { target: reaction.message_id, emoji })
 }
 
-fn edit(message: &Message<'_>) -> Option<InboundBody> {
+fn edit(parts: &Parts<'_>) -> Option<InboundBody> {
     #[derive(Deserialize)]
     struct Part<'a> {
         original_message_id: String,
         #[serde(borrow)]
         message: &'a RawValue,
     }
-    let edit: Part<'_> = serde_json::from_str(message.edit?.get()).ok()?;
-    let edited: Message<'_> = serde_json::from_str(edit.message.get()).ok()?;
-    let content = content(&edited).or_else(|| {
-        let kind = edited.kind.as_deref().unwrap_or("unknown").to_owned();
-        Some(Content::Unsupported(Unsupported { kind, raw: part(Some(edit.message))? }))
+    let edit: Part<'_> = serde_json::from_str(parts.edit?.get()).ok()?;
+    let head: Message<'_> = serde_json::from_str(edit.message.get()).ok()?;
+    let kind = head.kind.as_deref().unwrap_or("unknown");
+    let content = content(kind, &parts_of(Some(edit.message))).or_else(|| {
+        let raw = part(Some(edit.message))?;
+        Some(Content::Unsupported(Unsupported { kind: kind.to_owned(), raw }))
     })?;
     Some(InboundBody::Edit { target: edit.original_message_id, content })
 }
 
-fn revoke(message: &Message<'_>) -> Option<InboundBody> {
+fn revoke(parts: &Parts<'_>) -> Option<InboundBody> {
     #[derive(Deserialize)]
     struct Part {
         original_message_id: String,
     }
-    let revoke: Part = part(message.revoke)?;
+    let revoke: Part = part(parts.revoke)?;
     Some(InboundBody::Delete { targets: vec![revoke.original_message_id] })
 }
 

@@ -133,9 +133,10 @@ impl<'a> Ids<'a> {
         self.ids.into_iter().flatten()
     }
 
-    /// Whether the conversation's key is known without a look at `contacts`.
-    fn key_stands_alone(&self) -> bool {
-        self.group.is_some() || !self.has_contact || self.named().any(is_phone)
+    /// The key, where it is known without a look at `contacts`.
+    pub fn key_by_itself(&self) -> Option<Handle> {
+        let known = self.group.is_some() || !self.has_contact || self.named().any(is_phone);
+        known.then(|| self.key(None))
     }
 
     /// The handle that the conversation's key is computed from: always the first of `handles`.
@@ -152,8 +153,8 @@ impl<'a> Ids<'a> {
 
     /// The key of an event whose `contacts` are still raw.
     pub fn key_with(&self, contacts: Option<&RawValue>) -> Handle {
-        if self.key_stands_alone() {
-            return self.key(None);
+        if let Some(key) = self.key_by_itself() {
+            return key;
         }
         let people = People::of(contacts);
         self.key(people.find(self).map(|(contact, _)| contact))
@@ -251,6 +252,10 @@ fn is_bsuid(id: &str) -> bool {
 
 /// The handle of a webhook's id. What is no phone is a user id, of whatever shape it comes to have.
 pub(super) fn handle_of(id: &str) -> Handle {
+    if id.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Already in its normal form, as nearly all are.
+        return Handle::new("phone", id);
+    }
     if is_phone(id) { Handle::phone(id) } else { Handle::bsuid(id) }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use http::HeaderName;
 use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use crate::channels::{HandshakeReply, Piece, PieceKind, Received, Refusal, Verif
 use crate::content::Handle;
 use crate::exchange::WebhookRequest;
 
-const SIGNATURE_HEADER: &str = "x-hub-signature-256";
+const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("x-hub-signature-256");
 const SIGNATURE_PREFIX: &[u8] = b"sha256=";
 const TAG_BYTES: usize = 32;
 /// Longest challenge that is echoed, in bytes.
@@ -87,9 +88,8 @@ fn decoded(text: &str) -> Vec<u8> {
 /// One piece per inner event of an authentic body.
 fn pieces(body: &Bytes) -> Vec<Piece> {
     let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::unparsable(body.clone())] };
-    if let Some(single) = envelope::single_of_lists(text) {
-        let handle = Ids::of(&single.event, |ids| ids.key_with(single.contacts));
-        return vec![Piece::new(handle, single.event.piece_kind(&single.field), body.clone())];
+    if let Some((handle, kind)) = envelope::peek(text) {
+        return vec![Piece::new(handle, kind, body.clone())];
     }
     match split(text) {
         Some(mut pieces) => {

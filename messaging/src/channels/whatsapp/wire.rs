@@ -90,9 +90,8 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// A message, or an echo of one.
+/// Whom a message concerns, or an echo of one. (Small, because a receiver needs no more.)
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct Message<'a> {
     #[serde(borrow)]
     pub id: Option<Str<'a>>,
@@ -109,6 +108,13 @@ pub(super) struct Message<'a> {
     pub timestamp: Option<Seconds>,
     #[serde(borrow, rename = "type")]
     pub kind: Option<Str<'a>>,
+    #[serde(borrow)]
+    pub system: Option<&'a RawValue>,
+}
+
+/// What a message says, and what it says beside.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Parts<'a> {
     #[serde(borrow)]
     pub context: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -138,8 +144,6 @@ pub(super) struct Message<'a> {
     #[serde(borrow)]
     pub order: Option<&'a RawValue>,
     #[serde(borrow)]
-    pub system: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub reaction: Option<&'a RawValue>,
     #[serde(borrow)]
     pub edit: Option<&'a RawValue>,
@@ -149,7 +153,6 @@ pub(super) struct Message<'a> {
 
 /// What a system message says.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct System<'a> {
     #[serde(borrow, rename = "type")]
     pub kind: Option<Str<'a>>,
@@ -180,7 +183,6 @@ impl<'a> Message<'a> {
 
 /// News of a message, call or payment of ours.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct StatusNews<'a> {
     #[serde(borrow)]
     pub id: Option<Str<'a>>,
@@ -211,7 +213,6 @@ pub(super) struct StatusNews<'a> {
 
 /// A step of a voice call.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct Call<'a> {
     #[serde(borrow)]
     pub id: Option<Str<'a>>,
@@ -239,7 +240,6 @@ impl Call<'_> {
 
 /// A person's wish about messages of a category.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct Preference<'a> {
     #[serde(borrow)]
     pub wa_id: Option<Str<'a>>,
@@ -263,7 +263,6 @@ pub(super) struct Handover<'a> {
 
 /// Whose conversation is handed over.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct Sender<'a> {
     #[serde(borrow)]
     pub phone_number: Option<Str<'a>>,
@@ -284,6 +283,11 @@ pub(super) enum List {
 
 impl List {
     pub const ALL: [Self; 6] = [Self::Messages, Self::Statuses, Self::Errors, Self::Calls, Self::Echoes, Self::Preferences];
+
+    /// The list that a member of a change's value is.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|list| list.name() == name)
+    }
 
     /// The member of a change's value.
     pub const fn name(self) -> &'static str {

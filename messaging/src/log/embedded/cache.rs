@@ -17,8 +17,9 @@ struct Slot {
 }
 
 /// Groups in memory, found by their place.
-#[derive(Default)]
 pub(super) struct GroupCache {
+    /// Most bytes of new groups; [`RING_BYTES_MAX`] but in tests.
+    pub ring_bytes_max: u64,
     ring: VecDeque<Slot>,
     ring_bytes: u64,
     read_back: BTreeMap<u64, Arc<Group>>,
@@ -30,12 +31,25 @@ fn length(group: &Group) -> u64 {
     group.end - group.start
 }
 
+impl Default for GroupCache {
+    fn default() -> Self {
+        Self {
+            ring_bytes_max: RING_BYTES_MAX,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            read_back: BTreeMap::new(),
+            read_order: VecDeque::new(),
+            read_bytes: 0,
+        }
+    }
+}
+
 impl GroupCache {
     /// Takes a new group for a number of lanes; the oldest go when there is no room.
     pub(super) fn publish(&mut self, group: Arc<Group>, untaken: usize) {
         self.ring_bytes += length(&group);
         self.ring.push_back(Slot { group, untaken });
-        while self.ring_bytes > RING_BYTES_MAX {
+        while self.ring_bytes > self.ring_bytes_max {
             self.drop_oldest();
         }
         self.drop_taken();
@@ -112,4 +126,9 @@ impl GroupCache {
         self.read_bytes = 0;
     }
 
+    /// Bytes of new groups, and of groups that were read back.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.ring_bytes, self.read_bytes)
+    }
 }

@@ -213,8 +213,7 @@ impl Core {
     pub(super) fn await_work(&self, at_most: std::time::Duration) -> bool {
         let state = self.next();
         let idle = |state: &mut NextState| !state.look_again && !state.stopping;
-        let (mut state, _) =
-            self.next_changed.wait_timeout_while(state, at_most, idle).expect("no holder of the next segment panics");
+        let (mut state, _) = self.next_changed.wait_timeout_while(state, at_most, idle).expect("no holder of the next segment panics");
         state.look_again = false;
         !state.stopping
     }

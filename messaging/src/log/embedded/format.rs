@@ -327,9 +327,7 @@ mod tests {
 
     fn parse(bytes: &[u8]) -> Result<Arc<Group>, &'static str> {
         match read_header(bytes, LOG_ID, 4096) {
-            Found::Header(header) if header.bytes as usize == bytes.len() => {
-                Group::parse(&header, Bytes::copy_from_slice(bytes), 4)
-            }
+            Found::Header(header) if header.bytes as usize == bytes.len() => Group::parse(&header, Bytes::copy_from_slice(bytes), 4),
             Found::Header(_) => Err("another length"),
             Found::Empty => Err("empty"),
             Found::Bad(what) => Err(what),

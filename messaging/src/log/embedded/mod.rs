@@ -67,6 +67,10 @@ use crate::clock::SharedClock;
 const SEGMENT_ALIGN: u64 = 4096;
 /// The smallest segment.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// The largest segment: offsets within groups are 32-bit.
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+/// The largest payload that can be configured.
+const RECORD_BYTES_MAX: usize = 512 << 20;
 
 /// The writer and upkeep.
 type Threads = Arc<Mutex<Vec<JoinHandle<()>>>>;

@@ -19,7 +19,7 @@ use super::state::{Segment, State};
 use super::upkeep;
 use super::walk::{Damage, Extent, Step, Walk};
 use super::writer::{Active, Writer};
-use super::{SEGMENT_ALIGN, SEGMENT_BYTES_MIN};
+use super::{RECORD_BYTES_MAX, SEGMENT_ALIGN, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::clock::{SharedClock, Timestamp};
 use crate::log::{EmbeddedSettings, Fsync, LogError, Topic};
 
@@ -66,14 +66,14 @@ fn check(settings: &mut EmbeddedSettings) -> Result<(), LogError> {
     if settings.partitions == 0 || settings.partitions > PARTITIONS_MAX {
         return mismatch(format!("log.partitions is {}, set it between 1 and {PARTITIONS_MAX}", settings.partitions));
     }
+    if settings.max_record > RECORD_BYTES_MAX {
+        return mismatch(format!("log.max_record is {}, set it to at most 512 MiB", settings.max_record));
+    }
     let needed = (HEADER_BYTES + frame_bytes(settings.max_record)) as u64;
     let segment = settings.segment_bytes;
-    if settings.max_record > u32::MAX as usize / 4 {
-        return mismatch(format!("log.max_record is {}, set it below 1 GiB", settings.max_record));
-    }
-    if segment < SEGMENT_BYTES_MIN || segment < needed || segment > u64::from(u32::MAX) {
+    if segment < SEGMENT_BYTES_MIN || segment < needed || segment > SEGMENT_BYTES_MAX {
         let least = SEGMENT_BYTES_MIN.max(needed);
-        return mismatch(format!("log.embedded.segment is {segment} bytes, set it between {least} (log.max_record must fit) and 4 GiB"));
+        return mismatch(format!("log.embedded.segment is {segment} bytes, set it between {least} (log.max_record must fit) and 2 GiB"));
     }
     settings.segment_bytes = segment.next_multiple_of(SEGMENT_ALIGN);
     if settings.max_bytes < 2 * settings.segment_bytes {
@@ -116,7 +116,10 @@ fn read_meta(disk: &Disk, partitions: u16, has_segments: bool) -> Result<u64, Lo
     };
     let dir = disk.dir.display();
     if meta.format != FORMAT {
-        return mismatch(format!("the log in {dir} has format {}, this version reads {FORMAT}: use the version that wrote it", meta.format));
+        return mismatch(format!(
+            "the log in {dir} has format {}, this version reads {FORMAT}: use the version that wrote it",
+            meta.format
+        ));
     }
     if meta.partitions != partitions {
         let was = meta.partitions;

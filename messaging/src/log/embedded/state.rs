@@ -93,7 +93,8 @@ pub(super) struct ReadBack {
 pub(super) struct State {
     partitions: u16,
     lanes: Vec<Lane>,
-    lane_marks_max: usize,
+    /// Most marks of a lane, of each kind.
+    pub lane_marks_max: usize,
     pub cache: GroupCache,
     /// Where the last durable group ends.
     pub end: u64,
@@ -127,24 +128,11 @@ impl Lane {
 impl State {
     /// A state with nothing in it.
     pub(super) fn new(partitions: u16, finished: &[Done], end: u64) -> Self {
-        let lanes = finished.iter().map(|&finished| Lane {
-            cursor: finished.position,
-            appended: finished.sequence,
-            finished,
-            ..Lane::default()
-        });
+        let lanes =
+            finished.iter().map(|&finished| Lane { cursor: finished.position, appended: finished.sequence, finished, ..Lane::default() });
         let lanes: Vec<Lane> = lanes.collect();
         let lane_marks_max = (MARKS_MAX / lanes.len().max(1)).max(LANE_MARKS_MIN);
-        Self {
-            partitions,
-            lanes,
-            lane_marks_max,
-            cache: GroupCache::default(),
-            end,
-            segments: VecDeque::new(),
-            active: 0,
-            closed: false,
-        }
+        Self { partitions, lanes, lane_marks_max, cache: GroupCache::default(), end, segments: VecDeque::new(), active: 0, closed: false }
     }
 
     /// Notes the records of a group that is durable. Says in how many lanes the group waits.

@@ -4,8 +4,8 @@
 //! shard, shard) the order of the bytes is the order of the values. Shards' own rows begin with the shard, tenants' rows with
 //! the tenant, in this way: the last two bytes of the tenant's id, then the last two of the id below it ([`LEAD`]), then the
 //! rest of both. The engine keeps four bytes of each key where it compares, and goes elsewhere in memory only when they are
-//! equal; the last bytes of ids are random, while the first are the same for all rows of a tenant. That took writes from 24
-//! to 11 us an event.
+//! equal; the last bytes of ids are random, while the first are the same for all rows of a tenant. That took a quarter off
+//! the cost of writes.
 
 use std::ops::Bound;
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fjall::compaction::Leveled;
-use fjall::config::{BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
+use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::keys::Table;
 use crate::store::{EmbeddedSettings, StoreError};
@@ -16,10 +16,18 @@ const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 
 const MIB: u64 = 1024 * 1024;
-/// Threads of the engine that write tables and merge them. With more than one, the first spins while another merges.
+/// Threads of the engine that write tables and merge them. With two, the first spins while the other merges, which doubled the
+/// CPU per event.
 const ENGINE_THREADS: usize = 1;
 /// Once the engine's journals are this long, tables that write little are written out so that old journals can go.
 const JOURNALS_MAX_BYTES: u64 = 128 * MIB;
+/// As for `memtable_bytes`, of the node's own table.
+const NODE_MEMTABLE_BYTES: u64 = MIB;
+/// Bytes of a table's file; the first sorted level has four. Matches the memtables: a merge should not rewrite ten times what
+/// it adds.
+const TABLE_FILE_BYTES: u64 = 16 * MIB;
+/// One lookup in about 120 looks into a table in vain.
+const FILTER_BITS_PER_KEY: f32 = 10.0;
 /// Most table files held open.
 const OPEN_FILES_MAX: usize = 256;
 
@@ -40,20 +48,22 @@ pub(super) struct Tables {
 impl Tables {
     /// Opens the folder, or makes it.
     pub(super) fn open(settings: &EmbeddedSettings) -> Result<Self, StoreError> {
-        let dir = &settings.dir;
-        clear_unfinished_creation(dir).map_err(|error| opening(dir, &fjall::Error::Io(error)))?;
-        let db = Database::builder(dir)
+        let tables = Self::open_engine(settings).map_err(|error| opening(&settings.dir, &error))?;
+        tables.check_format(&settings.dir)?;
+        Ok(tables)
+    }
+
+    fn open_engine(settings: &EmbeddedSettings) -> fjall::Result<Self> {
+        clear_unfinished_creation(&settings.dir)?;
+        let db = Database::builder(&settings.dir)
             .cache_size(settings.cache_bytes)
             .max_cached_files(Some(OPEN_FILES_MAX))
             .max_journaling_size(JOURNALS_MAX_BYTES)
             // Values are sealed: they do not compress.
             .journal_compression(CompressionType::None)
             .worker_threads(ENGINE_THREADS)
-            .open()
-            .map_err(|error| opening(dir, &error))?;
-        let tables = Self::with_keyspaces(db).map_err(|error| opening(dir, &error))?;
-        tables.check_format(dir)?;
-        Ok(tables)
+            .open()?;
+        Self::with_keyspaces(db)
     }
 
     fn with_keyspaces(db: Database) -> fjall::Result<Self> {
@@ -65,7 +75,7 @@ impl Tables {
             events: db.keyspace("e", || options(Table::Events))?,
             shards: db.keyspace("s", || options(Table::Shards))?,
             quarantine: db.keyspace("q", || options(Table::Quarantine))?,
-            node: db.keyspace("n", || plain_options(MIB))?,
+            node: db.keyspace("n", plain_options)?,
             db,
         })
     }
@@ -79,6 +89,24 @@ impl Tables {
             Table::Shards => &self.shards,
             Table::Quarantine => &self.quarantine,
         }
+    }
+
+    /// Has every table that has grown enough in memory written to disk, soon, by the engine's thread.
+    ///
+    /// The engine can ask for that itself, but it asks again with every commit until it is done, through a queue that its
+    /// thread also sends to: when a long merge lets the queue fill up, that thread waits for itself for ever, and memory and
+    /// journals grow without end (seen with fjall 3.1.13 after some 500,000 events).
+    pub(super) fn rotate_grown(&self) -> fjall::Result<()> {
+        for table in Table::ALL {
+            let keyspace = self.get(table);
+            if keyspace.tree.active_memtable().size() >= memtable_bytes(table) {
+                keyspace.rotate_memtable()?;
+            }
+        }
+        if self.node.tree.active_memtable().size() >= NODE_MEMTABLE_BYTES {
+            self.node.rotate_memtable()?;
+        }
+        Ok(())
     }
 
     /// Marks a new folder, and refuses one whose mark is another.
@@ -117,9 +145,11 @@ impl Tables {
         snapshot.is_empty(&self.node)
     }
 
+    /// Puts another mark into a folder that nobody has open.
     #[cfg(test)]
-    pub(super) fn overwrite_format(&self, mark: &[u8]) {
-        self.node.insert(FORMAT_KEY, mark).expect("a fresh folder takes a row");
+    pub(super) fn overwrite_format(settings: &EmbeddedSettings, mark: &[u8]) {
+        let tables = Self::open_engine(settings).expect("opens");
+        tables.node.insert(FORMAT_KEY, mark).expect("is written");
     }
 }
 
@@ -128,7 +158,12 @@ impl Tables {
 /// Its version mark comes before the first table's folder, so without both there was never a row.
 fn clear_unfinished_creation(dir: &Path) -> std::io::Result<()> {
     let journal = dir.join("0.jnl");
-    if dir.join("version").try_exists()? || !journal.try_exists()? {
+    if !journal.try_exists()? {
+        return Ok(());
+    }
+    // Another process may be making it right now; then opening says so.
+    let lock = std::fs::File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
+    if lock.try_lock().is_err() || dir.join("version").try_exists()? {
         return Ok(());
     }
     let tables = dir.join("keyspaces");
@@ -138,42 +173,34 @@ fn clear_unfinished_creation(dir: &Path) -> std::io::Result<()> {
     std::fs::remove_file(journal)
 }
 
-fn plain_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).data_block_compression_policy(CompressionPolicy::disabled())
+/// Bytes of a table in memory at which it is written to disk; up to four such wait there when the disk is slow.
+///
+/// Larger ones are merged less often but searched more slowly; between 4 and 32 MiB the CPU per event was the same within
+/// the measurement's noise, so memory decides.
+fn memtable_bytes(table: Table) -> u64 {
+    match table {
+        Table::Messages => 8 * MIB,
+        Table::Conversations | Table::Pointers | Table::Events | Table::Shards => 4 * MIB,
+        Table::Quarantine => MIB,
+    }
+}
+
+fn plain_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        // Never by the engine: see `Tables::rotate_grown`.
+        .max_memtable_size(u64::MAX)
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_FILE_BYTES)))
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(FILTER_BITS_PER_KEY))))
 }
 
 /// The settings of a table, by measurement (`measure.rs`). They are fixed when the folder is made.
 fn options(table: Table) -> KeyspaceCreateOptions {
     match table {
-        Table::Messages => plain_options(memtable("M_MSG", 16))
-            .compaction_strategy(leveled("L_MSG"))
-            .data_block_size_policy(BlockSizePolicy::all(4 * 1024))
-            .expect_point_read_hits(true)
-            .filter_policy(bits_per_key(10.0)),
-        Table::Pointers => plain_options(memtable("M_PTR", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_PTR")),
-        Table::Conversations => plain_options(memtable("M_CNV", 8)).filter_policy(bits_per_key(10.0)).compaction_strategy(leveled("L_CNV")),
-        Table::Events => plain_options(memtable("M_EVT", 8))
-            .expect_point_read_hits(true)
-            .filter_policy(bits_per_key(10.0))
-            .compaction_strategy(leveled("L_EVT")),
-        Table::Shards => plain_options(4 * MIB).expect_point_read_hits(true).filter_policy(bits_per_key(10.0)),
-        Table::Quarantine => plain_options(MIB),
+        // Nearly always there when looked up: the last level needs no filters.
+        Table::Messages | Table::Events | Table::Shards => plain_options().expect_point_read_hits(true),
+        Table::Conversations | Table::Pointers | Table::Quarantine => plain_options(),
     }
-}
-
-fn env(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-fn memtable(name: &str, default: u64) -> u64 {
-    env(name, env("M_ALL", default)) * MIB
-}
-fn leveled(name: &str) -> Arc<Leveled> {
-    let _ = name;
-    Arc::new(Leveled::default().with_l0_threshold(env("L0", 4) as u8).with_table_target_size(env("LT", 64) * MIB))
-}
-
-fn bits_per_key(bits: f32) -> FilterPolicy {
-    FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(bits)))
 }
 
 /// What an engine's error means to the callers of the store.

@@ -35,11 +35,11 @@ async fn listen(args: &ListenArgs, forward: Option<&Forward>, place: Place, fake
 #[tokio::test]
 async fn events_are_printed_and_forwarded_with_a_signature_that_the_real_library_accepts() {
     let feed = Fake::start(|asked| match asked.target.as_str() {
-        "/v1/events?after=latest&types=message%2E%2A%2Ctrunkline%2Etest" => Reply::json(200, r#"{"data":[],"next_cursor":"a=1"}"#),
-        "/v1/events?after=a%3D1&wait=30&types=message%2E%2A%2Ctrunkline%2Etest" => {
+        "/v1/events?after=latest&types=message.%2A%2Ctrunkline.test" => Reply::json(200, r#"{"data":[],"next_cursor":"a=1"}"#),
+        "/v1/events?after=a%3D1&wait=30&types=message.%2A%2Ctrunkline.test" => {
             Reply::json(200, format!(r#"{{"data":[{EVENT}],"next_cursor":"b"}}"#))
         }
-        "/v1/events?after=b&wait=30&types=message%2E%2A%2Ctrunkline%2Etest" => Reply::Never,
+        "/v1/events?after=b&wait=30&types=message.%2A%2Ctrunkline.test" => Reply::Never,
         other => panic!("{other}"),
     })
     .await;

@@ -3,3 +3,10 @@
 mod support;
 
 mod conforms;
+mod damage;
+mod faults;
+mod model;
+mod reading;
+mod segments;
+mod throughput;
+mod torn;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use crate::clock::{ManualClock, Timestamp};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::embedded::disk::Faults;
-use crate::log::{AppendError, ClaimChange, EmbeddedSettings, Entry, Finished, Fsync, Log, LogError, NewRecord, Position, ShardReader, Topic};
+use crate::log::{
+    AppendError, ClaimChange, EmbeddedSettings, Entry, Finished, Fsync, Log, LogError, NewRecord, Position, ShardReader, Topic,
+};
 
 pub(super) const PARTITIONS: u16 = 4;
 
@@ -57,6 +59,11 @@ impl Place {
         &self.settings.dir
     }
 
+    /// Another's folder, on a disk that is well.
+    pub(super) fn of(other: &Self) -> Self {
+        Self { _dir: None, clock: other.clock.clone(), settings: other.settings.clone(), faults: None }
+    }
+
     pub(super) fn try_open(&self) -> Result<EmbeddedLog, LogError> {
         EmbeddedLog::open_with(self.settings.clone(), self.clock.clone(), self.faults.clone())
     }
@@ -69,13 +76,23 @@ impl Place {
 
     /// The folder as a crash of this instant would leave it, opened as another place.
     pub(super) fn crashed(&self) -> Self {
-        let copy = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(self.dir()).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
+        // Upkeep may be at work: only a copy between two looks that are the same is of one instant.
+        let copy = loop {
+            let before = self.look();
+            let copy = tempfile::tempdir().unwrap();
+            let copied = before.0.iter().all(|name| std::fs::copy(self.dir().join(name), copy.path().join(name)).is_ok());
+            if copied && self.look() == before {
+                break copy;
+            }
+        };
         let settings = EmbeddedSettings { dir: copy.path().to_path_buf(), ..self.settings.clone() };
         Self { _dir: Some(copy), clock: self.clock.clone(), settings, faults: None }
+    }
+
+    fn look(&self) -> (Vec<std::ffi::OsString>, Vec<u8>) {
+        let mut names: Vec<_> = std::fs::read_dir(self.dir()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        (names, std::fs::read(self.dir().join("finished")).unwrap())
     }
 
     /// The segments' files, in order.
@@ -113,7 +130,13 @@ impl Opened {
     }
 
     /// Appends numbered records, one batch.
-    pub(super) async fn append_numbers(&self, topic: Topic, partition: u16, numbers: std::ops::Range<usize>, length: usize) -> Vec<Position> {
+    pub(super) async fn append_numbers(
+        &self,
+        topic: Topic,
+        partition: u16,
+        numbers: std::ops::Range<usize>,
+        length: usize,
+    ) -> Vec<Position> {
         self.append(numbers.map(|number| record(topic, partition, payload(number, length))).collect()).await
     }
 

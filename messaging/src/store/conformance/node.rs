@@ -1,0 +1,127 @@
+//! Leases and the directory: what changes by compare-and-set.
+
+use std::time::Duration;
+
+use super::{Place, Subject, bytes};
+use crate::clock::Clock;
+use crate::store::{Lease, LeaseAnswer, Store, StoreError};
+
+const TTL: Duration = Duration::from_secs(10);
+
+async fn held(store: &dyn Store, shard: u16, owner: u8) -> Lease {
+    match store.lease(shard, bytes(owner), TTL).await.expect("a lease is answered") {
+        LeaseAnswer::Held(lease) => lease,
+        LeaseAnswer::HeldByOther(lease) => panic!("{lease:?} is in the way"),
+    }
+}
+
+async fn refused(store: &dyn Store, shard: u16, owner: u8) -> Lease {
+    match store.lease(shard, bytes(owner), TTL).await.expect("a lease is answered") {
+        LeaseAnswer::Held(lease) => panic!("{lease:?} was given twice"),
+        LeaseAnswer::HeldByOther(lease) => lease,
+    }
+}
+
+pub(super) async fn a_lease_has_one_holder(Subject { store, clock }: Subject, place: Place) {
+    let shard = place.shard(1);
+    let first = held(&*store, shard, 1).await;
+    assert_eq!((first.shard, first.owner, first.until), (shard, bytes(1), clock.now().plus(TTL)));
+    assert_eq!(refused(&*store, shard, 2).await, first, "the other learns who holds it");
+
+    clock.advance(Duration::from_secs(4));
+    let renewed = held(&*store, shard, 1).await;
+    assert_eq!(renewed, Lease { until: clock.now().plus(TTL), ..first }, "renewed: the same epoch, a later end");
+    clock.advance(Duration::from_secs(7));
+    assert_eq!(refused(&*store, shard, 2).await, renewed, "the renewal counts");
+}
+
+pub(super) async fn a_lease_ends_with_its_time(Subject { store, clock }: Subject, place: Place) {
+    let shard = place.shard(1);
+    let first = held(&*store, shard, 1).await;
+    clock.advance(TTL - Duration::from_micros(1));
+    assert_eq!(refused(&*store, shard, 2).await, first);
+    clock.advance(Duration::from_micros(1));
+    let second = held(&*store, shard, 2).await;
+    assert!(second.epoch > first.epoch, "a new owner has a higher epoch");
+    assert_eq!(refused(&*store, shard, 1).await, second, "who let it end has lost it");
+
+    clock.advance(TTL);
+    let third = held(&*store, shard, 2).await;
+    assert!(third.epoch > second.epoch, "who let it end may have been another's in between: a higher epoch");
+}
+
+pub(super) async fn a_lease_is_given_back_by_its_holder_only(Subject { store, .. }: Subject, place: Place) {
+    let shard = place.shard(1);
+    let first = held(&*store, shard, 1).await;
+    for wrong in [Lease { owner: bytes(2), ..first }, Lease { epoch: first.epoch + 1, ..first }, Lease { shard: place.shard(2), ..first }] {
+        store.release(wrong).await.expect("is answered");
+        assert_eq!(refused(&*store, shard, 2).await, first, "{wrong:?} frees nothing");
+    }
+    store.release(first).await.expect("is given back");
+    let second = held(&*store, shard, 2).await;
+    assert!(second.epoch > first.epoch);
+    store.release(first).await.expect("is answered");
+    assert_eq!(refused(&*store, shard, 1).await, second, "it is given back once");
+    store.release(second).await.expect("is given back");
+    let third = held(&*store, shard, 2).await;
+    assert!(third.epoch > second.epoch, "epochs rise across a release by the same owner");
+}
+
+pub(super) async fn leases_of_shards_are_apart(Subject { store, .. }: Subject, place: Place) {
+    let first = held(&*store, place.shard(1), 1).await;
+    let second = held(&*store, place.shard(2), 2).await;
+    assert_eq!(refused(&*store, place.shard(1), 2).await, first);
+    assert_eq!(refused(&*store, place.shard(2), 1).await, second);
+}
+
+pub(super) async fn the_directory_changes_by_version(Subject { store, .. }: Subject, place: Place) {
+    // Others' rows may be there: look at names of our own only.
+    let name = |n: u8| format!("conformance_{}_{n}", place.check);
+    let ours = async || {
+        let (version, rows) = store.directory().await.expect("the directory is read");
+        assert_eq!(store.directory_version().await.expect("its version is read"), version);
+        let mut rows: Vec<_> = rows.into_iter().filter(|(row, _)| row.starts_with(&name(0)[..name(0).len() - 1])).collect();
+        rows.sort();
+        (version, rows)
+    };
+    let (start, _) = ours().await;
+    let one = store.change_directory(start, vec![(name(1), Some(b"a".to_vec())), (name(2), Some(vec![]))]).await.expect("is changed");
+    assert!(one > start);
+    let rows = vec![(name(1), b"a".to_vec()), (name(2), vec![])];
+    assert_eq!(ours().await, (one, rows.clone()));
+
+    for wrong in [start, one + 1] {
+        let answer = store.change_directory(wrong, vec![(name(1), None)]).await;
+        assert!(matches!(answer, Err(StoreError::Conflict)), "{answer:?}");
+        assert_eq!(ours().await, (one, rows.clone()), "a conflict changes nothing");
+    }
+    let changes = vec![(name(1), None), (name(2), Some(b"b".to_vec())), (name(3), Some(b"c".to_vec())), (name(4), None)];
+    let two = store.change_directory(one, changes).await.expect("is changed");
+    assert!(two > one);
+    assert_eq!(ours().await, (two, vec![(name(2), b"b".to_vec()), (name(3), b"c".to_vec())]));
+}
+
+pub(super) async fn one_of_many_changers_wins(Subject { store, .. }: Subject, place: Place) {
+    const CHANGERS: u8 = 8;
+    let version = store.directory_version().await.expect("the version is read");
+    let mut changers = Vec::new();
+    for n in 0..CHANGERS {
+        let store = store.clone();
+        let name = format!("conformance_{}", place.check);
+        changers.push(tokio::spawn(async move { store.change_directory(version, vec![(name, Some(vec![n]))]).await }));
+    }
+    let mut winner = None;
+    for (n, changer) in (0..).zip(changers) {
+        match changer.await.expect("a changer ends") {
+            Ok(new) => {
+                assert_eq!(winner.replace((new, n)), None, "two changed one version");
+            }
+            Err(StoreError::Conflict) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let (new, n) = winner.expect("one wins");
+    let (version, rows) = store.directory().await.expect("the directory is read");
+    assert_eq!(version, new);
+    assert!(rows.contains(&(format!("conformance_{}", place.check), vec![n])), "the winner's row is there");
+}

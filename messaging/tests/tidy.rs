@@ -1,0 +1,293 @@
+//! The house rules, as tests over the sources of the whole workspace. A rule that nobody reads is none; this one reads itself.
+//!
+//! Each rule says what it guards. An exception stands in the rule's own list, beside its reason.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Lines at which a file becomes a question.
+const LINES_ASKED: usize = 500;
+/// Lines that no file outside the tests may have.
+const LINES_MAX: usize = 1000;
+/// Files that may be larger: how many lines, and why. The number may fall, not rise.
+const LARGE: &[(&str, usize, &str)] =
+    &[("router/src/shard.rs", 1200, "the step, its loading and its recovery share one state; recovery is to move to a file of its own")];
+
+/// What may not stand in code: unbounded queues, and things left for later.
+const BANNED: &[(&str, &str)] = &[
+    (concat!("unbounded", "_channel"), "every queue has a limit with a name"),
+    (concat!("mpsc::", "unbounded"), "every queue has a limit with a name"),
+    (concat!("to", "do!"), "build it, or leave it out"),
+    (concat!("un", "implemented!"), "build it, or leave it out"),
+    (concat!("db", "g!"), "for the terminal of its author only"),
+];
+
+/// Who may read the time other than through `clock::Clock`, and why. A folder ends with a slash.
+const CLOCKS: &[(&str, &str)] = &[
+    ("messaging/src/clock.rs", "the one place that reads the time"),
+    ("messaging/src/store/embedded/measure.rs", "measures the cost of the store"),
+    ("gateway/src/server/", "idle and slow connections are a matter of the machine, not of test time"),
+    ("gateway/src/edge.rs", "how long a request took"),
+    ("gateway/src/hooks.rs", "how long an acknowledgement took"),
+    ("gateway/src/api/send.rs", "how long the log took, for server-timing"),
+    ("gateway/src/api/feed.rs", "how long a reader is kept waiting"),
+    ("gateway/src/api/endpoints.rs", "how long a test delivery took"),
+    ("router/src/lib.rs", "how long a commit took"),
+    ("router/src/shard.rs", "how long a step took, and the end of a drain"),
+    ("router/src/egress/", "deadlines of calls and connections are a matter of the machine"),
+    ("node/src/logging.rs", "which repeated lines are held back"),
+    ("node/src/client.rs", "how long the command line waits for an answer"),
+    ("node/src/commands/", "how long the command line waits, as its user sees it"),
+    ("node/src/bench_command.rs", "measures"),
+    ("bench/", "measures, and simulates platforms that live in real time"),
+];
+
+/// Which crates of the workspace a crate may name. `node` is a binary: nothing can name it.
+const NAMES: &[(&str, &[&str])] = &[
+    ("messaging", &[]),
+    ("gateway", &["messaging"]),
+    ("router", &["messaging"]),
+    ("bench", &["messaging"]),
+    ("node", &["messaging", "gateway", "router", "bench"]),
+    ("tests", &["messaging", "bench"]),
+];
+
+/// The rooms of the spine that do not know each other.
+const ROOMS: &[&str] = &["channels", "log", "store", "limit"];
+/// What a room may take from another all the same.
+const DOORS: &[(&str, &str, &str)] = &[("channels", "limit", "a channel gives its budgets as data")];
+
+/// Hosts of public registries: where to fetch from is the machine's business.
+const REGISTRIES: &[&str] = &[
+    concat!("crates", ".io"),
+    concat!("npmjs", ".org"),
+    concat!("pypi", ".org"),
+    concat!("pythonhosted", ".org"),
+    concat!("proxy.golang", ".org"),
+    concat!("docker", ".io"),
+    concat!("gh", "cr.io"),
+];
+/// Paths of the machine that a file was written on.
+const PLACES: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/tm", "p/wt/")];
+/// Written by tools, not by us.
+const BY_TOOLS: &[&str] = &["Cargo.lock"];
+/// Largest file that is looked into, in bytes: larger ones are data.
+const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+struct File {
+    /// From the root, with slashes.
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn is_rust(&self) -> bool {
+        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
+    }
+
+    fn is_test(&self) -> bool {
+        let folder = |part: &str| matches!(part, "tests" | "benches" | "examples");
+        self.path.split('/').any(folder) || self.path.ends_with("/tests.rs") || self.path.ends_with("/testing.rs")
+    }
+
+    /// The code of each line, with its number: without comments, as far as a line shows them.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().enumerate();
+        lines.map(|(at, line)| (at + 1, line.split_once("//").map_or(line, |(code, _)| code)))
+    }
+
+    fn room(&self) -> Option<&str> {
+        let rest = self.path.strip_prefix("messaging/src/")?;
+        let room = rest.split(['/', '.']).next()?;
+        ROOMS.contains(&room).then_some(room)
+    }
+}
+
+fn root() -> PathBuf {
+    // At run time, so that the rules can be tried on another tree.
+    let spine = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    spine.parent().expect("the spine stands in the workspace").to_owned()
+}
+
+/// Every text file of the workspace, without what builds leave behind.
+fn files() -> Vec<File> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of ours is readable") {
+            let entry = entry.expect("a folder of ours is readable");
+            let (path, kind) = (entry.path(), entry.file_type().expect("an entry has a type"));
+            let name = entry.file_name();
+            if kind.is_dir() {
+                if name != "target" && name != ".git" {
+                    folders.push(path);
+                }
+                continue;
+            }
+            // In a second work tree `.git` is a file.
+            if !kind.is_file() || name == ".git" || entry.metadata().is_ok_and(|meta| meta.len() > TEXT_BYTES_MAX) {
+                continue;
+            }
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let path = path.strip_prefix(&root).expect("found below the root").to_string_lossy().replace('\\', "/");
+            found.push(File { path, text });
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(found.iter().any(|file| file.path == "messaging/src/lib.rs"), "the sources were not found below {}", root.display());
+    found
+}
+
+fn sources() -> Vec<File> {
+    files().into_iter().filter(File::is_rust).collect()
+}
+
+/// Fails with one line per breach.
+#[track_caller]
+fn none(rule: &str, breaches: &[String]) {
+    assert!(breaches.is_empty(), "{rule}:\n  {}", breaches.join("\n  "));
+}
+
+/// Whether a line names a word as a whole: `router::` is not in `my_router::`, nor in `self::router::`.
+fn names(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '"'))
+    })
+}
+
+#[test]
+fn files_have_one_subject_and_an_end() {
+    let (mut breaches, mut asked) = (Vec::new(), String::new());
+    for file in sources().iter().filter(|file| !file.is_test()) {
+        let lines = file.text.lines().count();
+        if lines > LINES_ASKED {
+            let _ = writeln!(asked, "  {lines:5}  {}", file.path);
+        }
+        let max = LARGE.iter().find(|(path, ..)| *path == file.path).map_or(LINES_MAX, |(_, max, _)| *max);
+        if lines > max {
+            breaches.push(format!("{} has {lines} lines, at most {max}: split it by subject", file.path));
+        }
+    }
+    println!("files over {LINES_ASKED} lines, which is a question and not a crime:\n{asked}");
+    none("files are too large", &breaches);
+}
+
+#[test]
+fn nothing_is_unbounded_or_left_for_later() {
+    let mut breaches = Vec::new();
+    for file in &sources() {
+        for (at, line) in file.code() {
+            for (word, reason) in BANNED {
+                if line.contains(word) {
+                    breaches.push(format!("{}:{at}: {word} ({reason})", file.path));
+                }
+            }
+        }
+    }
+    none("banned words", &breaches);
+}
+
+#[test]
+fn time_comes_from_the_clock() {
+    let mut breaches = Vec::new();
+    for file in sources().iter().filter(|file| !file.is_test()) {
+        let allowed = |(path, _): &(&str, &str)| file.path == *path || path.ends_with('/') && file.path.starts_with(path);
+        if CLOCKS.iter().any(allowed) {
+            continue;
+        }
+        for (at, line) in file.code() {
+            if line.contains("Instant::now") || line.contains("SystemTime::now") {
+                breaches.push(format!("{}:{at}: take a `Clock`, or name the file in CLOCKS with its reason", file.path));
+            }
+        }
+    }
+    none("time is read past the clock", &breaches);
+}
+
+#[test]
+fn imports_point_one_way() {
+    let mut breaches = Vec::new();
+    let files = files();
+    for (of, may) in NAMES {
+        let others = NAMES.iter().map(|(name, _)| *name).filter(|other| other != of && !may.contains(other));
+        for other in others {
+            let manifest = format!("{of}/Cargo.toml");
+            for file in files.iter().filter(|file| file.path == manifest) {
+                let names = |line: &str| line.split(['.', '=', ' ']).next() == Some(other);
+                if file.text.lines().any(names) {
+                    breaches.push(format!("{manifest} depends on {other}"));
+                }
+            }
+            if matches!(other, "node" | "tests") {
+                continue; // A binary and a package of tests: the manifests above say all, and modules may have these names.
+            }
+            for file in files.iter().filter(|file| file.is_rust() && file.path.starts_with(&format!("{of}/"))) {
+                for (at, line) in file.code() {
+                    if names(line, &format!("{other}::")) || line.trim_start().starts_with(&format!("use {other};")) {
+                        breaches.push(format!("{}:{at}: {of} names {other}", file.path));
+                    }
+                }
+            }
+        }
+    }
+    none("imports point the wrong way", &breaches);
+}
+
+#[test]
+fn rooms_of_the_spine_do_not_know_each_other() {
+    let mut breaches = Vec::new();
+    for file in &sources() {
+        let Some(room) = file.room() else { continue };
+        for (at, line) in file.code() {
+            if line.contains("crate::{") {
+                breaches.push(format!("{}:{at}: write one path per line, so that rooms can be told apart", file.path));
+            }
+            for other in ROOMS.iter().filter(|other| **other != room) {
+                let open = DOORS.iter().any(|(from, to, _)| from == &room && to == other);
+                if !open && (line.contains(&format!("crate::{other}::")) || line.contains(&format!("crate::{other};"))) {
+                    breaches.push(format!("{}:{at}: {room} knows {other}", file.path));
+                }
+            }
+        }
+    }
+    none("rooms know each other", &breaches);
+}
+
+#[test]
+fn files_name_no_registry_and_no_machine() {
+    let mut breaches = Vec::new();
+    for file in files().iter().filter(|file| !BY_TOOLS.contains(&file.path.as_str())) {
+        for (at, line) in file.text.lines().enumerate() {
+            for word in REGISTRIES.iter().chain(PLACES).filter(|word| line.contains(**word)) {
+                breaches.push(format!("{}:{}: {word}", file.path, at + 1));
+            }
+        }
+    }
+    none("files name a registry or the machine that they were written on", &breaches);
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    let mut breaches = Vec::new();
+    for file in sources().iter().filter(|file| !file.is_test()) {
+        if !file.text.trim_start().starts_with("//!") {
+            breaches.push(format!("{} does not begin with a `//!` line", file.path));
+        }
+    }
+    none("modules without a word", &breaches);
+}
+
+#[test]
+fn the_rules_see_what_they_look_for() {
+    assert!(names("use attic::chest;", "attic::") && names("    let chest = attic::chest();", "attic::"));
+    assert!(!names("my_attic::x", "attic::") && !names("crate::attic::x", "attic::") && !names("\"attic::x\"", "attic::"));
+    let file = File { path: "messaging/src/store/embedded/mod.rs".into(), text: "a // b\nc".into() };
+    assert_eq!(file.code().collect::<Vec<_>>(), [(1, "a "), (2, "c")]);
+    assert_eq!(file.room(), Some("store"));
+    assert!(!file.is_test() && file.is_rust());
+    assert!(File { path: "router/src/egress/tests/mod.rs".into(), text: String::new() }.is_test());
+    assert_eq!(File { path: "messaging/src/log.rs".into(), text: String::new() }.room(), Some("log"));
+    assert_eq!(File { path: "messaging/src/clock.rs".into(), text: String::new() }.room(), None);
+}
