@@ -20,18 +20,8 @@ struct NotEmpty;
 ///
 /// # Errors
 /// When the store cannot be read or written.
-<<<<<<< HEAD
 pub async fn first_key(keeper: &DirectoryKeeper, keyring: &Keyring, clock: &SharedClock) -> Result<Option<Secret>, StoreError> {
     let newcomer = Newcomer::draw(NAME, Scope::ALL, keyring, clock.now());
-=======
-pub async fn first_key(
-    keeper: &DirectoryKeeper,
-    keyring: &Keyring,
-    clock: &SharedClock,
-    name: &str,
-) -> Result<Option<FirstKey>, StoreError> {
-    let newcomer = Newcomer::draw(name, Scope::ALL, keyring, clock.now());
->>>>>>> main
     let made = keeper.change(|directory| if directory.tenants().next().is_some() { Err(NotEmpty) } else { Ok(newcomer.changes()) }).await;
     match made {
         Ok(_) => Ok(Some(newcomer.secret)),

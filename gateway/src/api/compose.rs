@@ -126,7 +126,6 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
     }
     let is_bulk = reader.flag("bulk").unwrap_or(false);
 
-<<<<<<< HEAD
     // What is wrong with the content is told also when the recipient is not understood.
     if let (Some(account), Some(content)) = (&account, &content) {
         let handle = match &to {
@@ -136,11 +135,6 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
         };
         let faults = handle.map(|handle| faults_of(account.channel, content, fallback.as_ref(), &handle));
         reader.faults(faults.unwrap_or_default());
-=======
-    if let (None, Some(content), Some(account)) = (&to, &content, &account) {
-        // The recipient is at fault: what is wrong with the content is named all the same.
-        reader.faults(channels::channel(account.channel).check(content, &Handle::account()));
->>>>>>> main
     }
     let draft = match (to, content) {
         (Some(to), Some(content)) => {
