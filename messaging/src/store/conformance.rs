@@ -267,6 +267,15 @@ async fn messages_come_newest_first(Subject { store, .. }: Subject, place: Place
             message(tenant, conversation, u64::MAX, 1),
         ]);
     }
+    // Neighbours by the other end of their ids: which end a backend sorts by is its own affair.
+    for first in [8, 10] {
+        let [mut tenant, mut conversation] = [place.tenant(2).0, bytes(2)];
+        (tenant[0], conversation[0]) = (first, first);
+        for time in [0, 256, u64::MAX] {
+            all.push(Key::Message(TenantId(tenant), ConversationId(bytes(2)), Timestamp(time), MessageId(bytes(1))));
+            all.push(Key::Message(place.tenant(2), ConversationId(conversation), Timestamp(time), MessageId(bytes(1))));
+        }
+    }
     put_all(&*store, &mut times, &all).await;
     for (before, expected) in [
         (u64::MAX, &rows[1..]),
@@ -293,6 +302,11 @@ async fn events_come_after_a_place(Subject { store, .. }: Subject, place: Place)
     let mut all = rows.to_vec();
     for (tenant, shard) in [(1, 2), (3, 2), (2, 1), (2, 3)] {
         all.extend([event(tenant, shard, 0), event(tenant, shard, 256), event(tenant, shard, u64::MAX)]);
+    }
+    for first in [8, 200] {
+        let mut tenant = place.tenant(2).0;
+        tenant[0] = first;
+        all.extend([0, 256, u64::MAX].map(|order| Key::Event(TenantId(tenant), at(2, order))));
     }
     put_all(&*store, &mut times, &all).await;
     for (after, expected) in [(0, &rows[1..]), (1, &rows[2..]), (254, &rows[2..]), (255, &rows[3..]), (256, &rows[4..]), (u64::MAX, &[])] {

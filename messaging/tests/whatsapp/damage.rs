@@ -106,7 +106,9 @@ proptest! {
 #[test]
 #[ignore = "a measurement: run it alone and optimised"]
 fn what_a_webhook_costs() {
-    const ROUNDS: u32 = 50_000;
+    // Many windows shorter than a time slice: the best of them is undisturbed even on a busy machine.
+    const ROUNDS: u32 = 500;
+    const WINDOWS: u32 = 400;
     let one = |name: &str, padding: usize| {
         let mut body = fixture(name);
         let text = "x".repeat(padding);
@@ -127,7 +129,7 @@ fn what_a_webhook_costs() {
         let state = Hmac::<Sha256>::new_from_slice(APP_SECRET.as_bytes()).unwrap();
         let tag = data_encoding::HEXLOWER.decode(&sign(&body).as_bytes()[7..]).unwrap();
         let time = |work: &dyn Fn()| {
-            let best_of = (0..5).map(|_| {
+            let best_of = (0..WINDOWS).map(|_| {
                 let start = Instant::now();
                 (0..ROUNDS).for_each(|_| work());
                 start.elapsed() / ROUNDS

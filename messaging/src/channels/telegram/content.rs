@@ -9,7 +9,7 @@ use crate::content::{Content, InteractiveReply, Location, Media, Text, Unsupport
 type Reader = fn(&Object, &Value) -> Option<Content>;
 
 /// Members that are content, in the order in which they count: an animation comes with a document, a venue with a location.
-const READERS: [(&str, Reader); 14] = [
+static READERS: [(&str, Reader); 14] = [
     ("text", |_, value| Some(Content::Text(Text { body: value.as_str()?.to_owned(), preview_url: None }))),
     ("photo", photo),
     ("animation", |message, value| Some(Content::Video(Media { animated: Some(true), ..media(message, value)? }))),
@@ -67,8 +67,8 @@ const ENVELOPE: [&str; 36] = [
 ];
 
 pub(super) fn content(message: &Object) -> Content {
-    for (name, reader) in READERS {
-        if let Some(value) = message.get(name) {
+    for (name, reader) in &READERS {
+        if let Some(value) = message.get(*name) {
             return reader(message, value).unwrap_or_else(|| unsupported(name, value));
         }
     }

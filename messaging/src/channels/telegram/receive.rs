@@ -75,7 +75,7 @@ pub(super) enum UpdateKind {
 }
 
 /// Names of the kinds, most frequent first because they are compared in this order.
-const KINDS: [(&str, UpdateKind); 25] = [
+static KINDS: [(&str, UpdateKind); 25] = [
     ("message", UpdateKind::Message),
     ("callback_query", UpdateKind::CallbackQuery),
     ("business_message", UpdateKind::BusinessMessage),
@@ -105,7 +105,7 @@ const KINDS: [(&str, UpdateKind); 25] = [
 
 impl UpdateKind {
     fn from_name(name: &str) -> Option<(&'static str, Self)> {
-        KINDS.into_iter().find(|(known, _)| *known == name)
+        KINDS.iter().find(|(known, _)| *known == name).copied()
     }
 }
 

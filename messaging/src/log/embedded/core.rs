@@ -47,6 +47,8 @@ pub(super) struct Core {
     broken: AtomicBool,
     /// No room: appends are refused until upkeep finds some.
     full: AtomicBool,
+    /// Held while a shard reads the file.
+    pub reading: tokio::sync::Mutex<()>,
     /// One for each shard.
     pub arrivals: Vec<Notify>,
     pub folder_lock: Mutex<Option<File>>,
@@ -98,6 +100,7 @@ impl Core {
             next_changed: Condvar::new(),
             broken: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            reading: tokio::sync::Mutex::new(()),
             arrivals,
             folder_lock: Mutex::new(Some(parts.folder_lock)),
         }

@@ -58,7 +58,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use self::core::{Core, StopOnDrop};
-use self::queue::{Call, PENDING, QUEUE_RECORDS_MAX};
+use self::queue::{Call, PENDING, QUEUE_RECORDS_MAX, Results};
 use super::{AppendError, ClaimChange, EmbeddedSettings, Finished, Lag, Log, LogError, NewRecord, Position, ShardReader};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
@@ -102,7 +102,7 @@ impl EmbeddedLog {
     }
 
     /// What a batch's records get at once; `PENDING` for those that go to the writer.
-    fn judge(&self, batch: &[NewRecord]) -> Vec<Result<Position, AppendError>> {
+    fn judge(&self, batch: &[NewRecord]) -> Results {
         let settings = &self.core.settings;
         let judged = batch.iter().map(|record| {
             if record.payload.len() > settings.max_record {
@@ -117,11 +117,7 @@ impl EmbeddedLog {
     }
 
     /// Gives a batch to the writer; or what came of it at once.
-    #[allow(clippy::type_complexity)]
-    fn enqueue(
-        &self,
-        batch: Vec<NewRecord>,
-    ) -> Result<oneshot::Receiver<Vec<Result<Position, AppendError>>>, Vec<Result<Position, AppendError>>> {
+    fn enqueue(&self, batch: Vec<NewRecord>) -> Result<oneshot::Receiver<Results>, Results> {
         let results = self.judge(&batch);
         if !results.contains(&PENDING) {
             return Err(results);

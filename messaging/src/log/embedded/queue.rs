@@ -12,16 +12,19 @@ pub(super) const QUEUE_RECORDS_MAX: usize = 65_536;
 /// Most bytes of payloads that wait for the writer.
 pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// One result for each record of a batch, by place.
+pub(super) type Results = Vec<Result<Position, AppendError>>;
+
 /// One append call.
 pub(super) struct Call {
     /// Its records.
     pub batch: Vec<NewRecord>,
     /// By place in the batch; `Ok(Position(0))` where the record is still to be written.
-    pub results: Vec<Result<Position, AppendError>>,
+    pub results: Results,
     /// Payload bytes of the records that are to be written.
     pub bytes: usize,
     /// Where the results go.
-    pub done: oneshot::Sender<Vec<Result<Position, AppendError>>>,
+    pub done: oneshot::Sender<Results>,
 }
 
 /// The position of a record that is not written yet. No record stands at 0, where the first group's header is.

@@ -36,9 +36,10 @@ impl ShardReader for Reader {
 }
 
 impl Reader {
-    async fn take_records(&mut self, topic: Topic, max: usize) -> Result<Vec<Entry>, LogError> {
+    async fn take_records(&self, topic: Topic, max: usize) -> Result<Vec<Entry>, LogError> {
         let lane = format::lane_id(topic, self.shard, self.core.settings.partitions);
         let mut back = None;
+        let mut turn = None;
         loop {
             let taken = {
                 let mut state = self.core.state();
@@ -55,6 +56,11 @@ impl Reader {
                 Taken::Entries(entries) => return Ok(entries),
                 Taken::Read { from, bytes } => (from, bytes),
             };
+            // Shards read one after another: what one reads the next ones find in memory, and memory stays bounded.
+            if turn.is_none() {
+                turn = Some(self.core.reading.lock().await);
+                continue;
+            }
             let core = self.core.clone();
             match tokio::task::spawn_blocking(move || core.read_back(from, bytes)).await {
                 Ok(Ok(groups)) => back = Some(groups),

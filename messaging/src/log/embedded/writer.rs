@@ -33,6 +33,8 @@ pub(super) struct Writer {
     pub at: u64,
     /// Where the last group ended.
     pub previous_end: u64,
+    /// Up to here, groups that found no room may have left bytes in the active segment.
+    pub leftovers_until: u64,
     /// By lane, the number of the last record.
     pub sequences: Vec<u64>,
     pub work: VecDeque<Call>,
@@ -105,7 +107,8 @@ impl Writer {
             Ok(()) => self.publish(&group),
             Err(error) if disk::is_full(&error) => {
                 tracing::warn!(%error, "no room to write a group of the log, appends are refused until there is");
-                // The next group overwrites what this one left, so nothing that was refused can stand before it.
+                // The next group overwrites what this one left, or `roll` clears it: it never stands before a later group.
+                self.leftovers_until = self.leftovers_until.max(group.end);
                 self.sequences = self.core.state().sequences();
                 self.core.refuse_for_a_while();
                 self.fail_all(group.start, AppendError::Full);
@@ -173,6 +176,14 @@ impl Writer {
     }
 
     fn roll(&mut self) {
+        if let Err(error) = self.clear_leftovers() {
+            if disk::is_full(&error) {
+                self.core.refuse_for_a_while();
+                return self.fail_all(u64::MAX, AppendError::Full);
+            }
+            self.core.break_off("clearing the end of a segment", &error);
+            return self.fail_all(u64::MAX, AppendError::Closed);
+        }
         let next = self.core.take_next();
         let opened = match next {
             Ok(extent) => extent,
@@ -194,6 +205,15 @@ impl Writer {
                 self.fail_all(u64::MAX, AppendError::Closed);
             }
         }
+    }
+
+    /// Behind the last group of a segment stand zeros when the next segment begins: anything else would look like damage.
+    fn clear_leftovers(&mut self) -> std::io::Result<()> {
+        let Some(active) = self.active.as_ref().filter(|_| self.leftovers_until > self.at) else { return Ok(()) };
+        let zeros = vec![0; (self.leftovers_until - self.at) as usize];
+        self.core.disk.write_at(Site::GroupWrite, &active.file, &zeros, self.at - active.extent.base)?;
+        self.leftovers_until = self.at;
+        Ok(())
     }
 
     /// Everything in hand gets an error, but for records that are durable already.

@@ -123,7 +123,7 @@ fn version_in(row: Option<&[u8]>) -> Result<u64, StoreError> {
 
 /// The whole directory: version and rows of the same moment.
 pub(super) fn read_directory(tables: &Tables) -> DirectoryAnswer {
-    let snapshot = tables.db.snapshot();
+    let snapshot = tables.view();
     let version = version_in(snapshot.get(&tables.node, VERSION_KEY).map_err(|error| meaning(&error))?.as_deref())?;
     let mut rows = Vec::new();
     for row in snapshot.prefix(&tables.node, [ROW]) {

@@ -1,4 +1,4 @@
-//! The threads that read. Each question is answered from one snapshot: no half of a batch is ever seen.
+//! The threads that read. Each question is answered from one view ([`Tables::view`]): no half of a batch is ever seen.
 
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex};
@@ -98,7 +98,7 @@ fn answer_all(tables: &Tables, questions: &Mutex<mpsc::Receiver<Query>>) {
 }
 
 fn read(tables: &Tables, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-    let snapshot = tables.db.snapshot();
+    let snapshot = tables.view();
     let mut values = Vec::with_capacity(keys.len());
     for key in keys {
         let found = snapshot.get(tables.get(keys::table_of(key)), keys::encode(key)).map_err(|error| meaning(&error))?;
@@ -108,7 +108,7 @@ fn read(tables: &Tables, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, StoreErro
 }
 
 fn scan_range(tables: &Tables, scan: &Scan, limit: usize) -> Result<Vec<Found>, StoreError> {
-    let snapshot = tables.db.snapshot();
+    let snapshot = tables.view();
     let range = match keys::span_of(scan) {
         Span::Range(range) => range,
         Span::AllQuarantine(after) => return scan_whole_quarantine(tables, &snapshot, after, limit),

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use fjall::compaction::Leveled;
 use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
-use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::keys::Table;
 use crate::store::{EmbeddedSettings, StoreError};
@@ -43,6 +44,8 @@ pub(super) struct Tables {
     quarantine: Keyspace,
     /// Of the node, not of tenants: format, directory, leases.
     pub(super) node: Keyspace,
+    /// What readers see: the rows as they were between two batches.
+    view: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Tables {
@@ -76,6 +79,7 @@ impl Tables {
             shards: db.keyspace("s", || options(Table::Shards))?,
             quarantine: db.keyspace("q", || options(Table::Quarantine))?,
             node: db.keyspace("n", plain_options)?,
+            view: Arc::new(ArcSwap::from_pointee(db.snapshot())),
             db,
         })
     }
@@ -89,6 +93,20 @@ impl Tables {
             Table::Shards => &self.shards,
             Table::Quarantine => &self.quarantine,
         }
+    }
+
+    /// The rows as they were when the last batch was in. Never half a batch.
+    pub(super) fn view(&self) -> Arc<Snapshot> {
+        self.view.load_full()
+    }
+
+    /// Shows readers what was written. By the writer, between batches.
+    ///
+    /// Readers do not take snapshots themselves: when the engine finishes writing or merging a table while a batch is under
+    /// way, it moves its mark of what is visible past that batch, and a snapshot taken then sees the half that is in
+    /// (`upgrade_version_with_seqno` of lsm-tree 3.1.10).
+    pub(super) fn show(&self) {
+        self.view.store(Arc::new(self.db.snapshot()));
     }
 
     /// Has every table that has grown enough in memory written to disk, soon, by the engine's thread.

@@ -312,7 +312,8 @@ async fn batches_apply_in_the_order_of_arrival() {
 /// Readers beside writers never see half a batch, by reads or by scans.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_batch_is_never_seen() {
-    const ROUNDS: u64 = 500;
+    const ROUNDS: u64 = 1000;
+    const ROWS: u64 = 300;
     let dir = tempfile::tempdir().expect("a folder");
     let store = Arc::new(open(dir.path()));
     let done = Arc::new(AtomicBool::new(false));
@@ -321,17 +322,17 @@ async fn half_a_batch_is_never_seen() {
         let (store, done) = (store.clone(), done.clone());
         tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                let found = store.read((0..20).map(timer).collect()).await.expect("is read");
+                let found = store.read((0..ROWS).map(timer).collect()).await.expect("is read");
                 assert!(found.iter().all(|value| *value == found[0]), "a read saw half a batch");
-                let found = store.scan(Scan::AllLater(1), 100).await.expect("is read");
-                assert!(found.is_empty() || found.len() == 20, "a scan saw half a batch");
+                let found = store.scan(Scan::AllLater(1), usize::MAX).await.expect("is read");
+                assert!(found.is_empty() || found.len() as u64 == ROWS, "a scan saw half a batch");
                 assert!(found.iter().all(|(_, value)| *value == found[0].1), "a scan saw half a batch");
             }
         })
     };
     for round in 0..ROUNDS {
         let batch =
-            (0..20).map(|n| if round % 5 == 4 { Write::delete(timer(n), AT) } else { put(timer(n), round.to_be_bytes()) }).collect();
+            (0..ROWS).map(|n| if round % 5 == 4 { Write::delete(timer(n), AT) } else { put(timer(n), round.to_be_bytes()) }).collect();
         store.apply(batch, Durability::Buffered).await.expect("is taken");
     }
     done.store(true, Ordering::Relaxed);

@@ -216,6 +216,7 @@ impl Writer {
         }
         // Into the kernel's hands at least, so that the process's death loses nothing.
         let written = batch.durability(Some(PersistMode::Buffer)).commit();
+        self.tables.show();
         let written = written.and_then(|()| self.tables.rotate_grown());
         let written = if synced { written.and_then(|()| (self.sync)(&self.tables)) } else { written };
         written.map_err(|error| {

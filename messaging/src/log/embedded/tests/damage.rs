@@ -113,7 +113,8 @@ async fn groups_overwritten_with_zeros_are_missed() {
 
 #[tokio::test]
 async fn a_missing_or_shortened_segment_is_missed() {
-    let cases: [(&str, fn(&Path)); 3] = [
+    type Breaking = fn(&Path);
+    let cases: [(&str, Breaking); 3] = [
         ("deleted", |file| std::fs::remove_file(file).unwrap()),
         ("emptied", |file| drop(std::fs::File::create(file).unwrap())),
         ("cut short", |file| std::fs::File::options().write(true).open(file).unwrap().set_len(20_000).unwrap()),

@@ -169,6 +169,33 @@ async fn a_call_over_several_groups_tells_which_records_are_durable() {
     }
 }
 
+/// What a refused group left behind, whole or in part, is gone before a later group begins the next segment: it must not look
+/// like damage, nor come as a record.
+#[tokio::test]
+async fn leftovers_of_a_refused_group_do_not_look_like_damage() {
+    for written in [1, 60, 300, usize::MAX] {
+        for lengths in [vec![HALF; 2], vec![10, HALF, HALF], vec![10, 10, 4000, HALF, HALF]] {
+            let mut place = Place::new();
+            let sick = Sick::new(&mut place);
+            let opened = place.open().await;
+            opened.append_numbers(Topic::Inbound, 0, 0..1, HALF).await;
+            sick.fail(Site::GroupWrite, ENOSPC, written);
+            let refused = opened.try_append(vec![record(Topic::Inbound, 0, payload(77, 20_000))]).await;
+            assert_eq!(refused, [Err(AppendError::Full)]);
+            sick.heal();
+            opened.until("it takes again", |log| log.writable()).await;
+            for (index, &length) in lengths.iter().enumerate() {
+                opened.append_numbers(Topic::Inbound, 0, index + 1..index + 2, length).await;
+            }
+            let crashed = place.crashed();
+            opened.log.close().await;
+            for left in [&place, &crashed] {
+                assert_eq!(came_after(left).await, (0..=lengths.len()).collect::<Vec<_>>(), "{written} {lengths:?}");
+            }
+        }
+    }
+}
+
 /// A finish that failed has not happened, and later ones do not pretend that it has.
 #[tokio::test]
 async fn a_finish_that_failed_is_not_done() {

@@ -187,7 +187,8 @@ async fn a_folder_is_open_once() {
 async fn opening_refuses_settings_that_do_not_fit_with_a_sentence() {
     let place = Place::new();
     place.open().await.log.close().await;
-    let cases: [(&str, fn(&mut EmbeddedSettings), &str); 7] = [
+    type Change = fn(&mut EmbeddedSettings);
+    let cases: [(&str, Change, &str); 7] = [
         ("other partitions", |settings| settings.partitions = 8, "set log.partitions = 4"),
         ("no partitions", |settings| settings.partitions = 0, "between 1 and 1024"),
         ("too many partitions", |settings| settings.partitions = 1025, "between 1 and 1024"),

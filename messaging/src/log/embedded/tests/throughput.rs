@@ -103,6 +103,21 @@ async fn measure(name: &str, records: usize, tasks: usize, batch: usize, consume
     log.close().await;
 }
 
+/// How long `dev` waits for its log: a new folder and an idle one, with its small segments.
+#[test]
+fn log_throughput_of_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = place(dir.path());
+    settings.segment_bytes = 16 << 20;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for what in ["new", "again"] {
+        let start = Instant::now();
+        let log = EmbeddedLog::open(settings.clone(), Arc::new(SystemClock::default())).unwrap();
+        println!("opened with 16 MiB segments, {what}: {:?}", start.elapsed());
+        runtime.block_on(log.close());
+    }
+}
+
 #[test]
 fn log_throughput() {
     let scale = if cfg!(debug_assertions) { 100 } else { 1 };
