@@ -27,7 +27,7 @@ mod testing;
 use std::sync::Arc;
 
 pub use api::token;
-pub use options::{AdminParts, Drain, HttpLimits, Options, OutboundCall, Parts, TailLines, UrlCheck};
+pub use options::{AdminParts, Drain, HttpLimits, IsReady, Options, OutboundCall, Parts, TailLines, UrlCheck};
 pub use problem::Code;
 pub use server::ServeError;
 pub use server::listen::Listeners;

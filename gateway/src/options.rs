@@ -35,6 +35,9 @@ pub trait OutboundCall: Send + Sync {
 /// at every call; this is for an early and clear answer.
 pub type UrlCheck = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
+/// Whether a part of the node works.
+pub type IsReady = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Lines for `GET /admin/tail`, each one JSON object without a line end.
 pub type TailLines = Pin<Box<dyn Stream<Item = String> + Send>>;
 
@@ -75,7 +78,7 @@ pub struct AdminParts {
     /// Starts the whole node's drain; without it `/admin/drain` drains the gateway alone.
     pub drain: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Other parts of the node that readiness asks, by name.
-    pub ready: Vec<(&'static str, Arc<dyn Fn() -> bool + Send + Sync>)>,
+    pub ready: Vec<(&'static str, IsReady)>,
 }
 
 /// Bounds of the HTTP edge.

@@ -183,6 +183,7 @@ impl Problem {
     }
 
     /// Its kind.
+    #[cfg(test)]
     pub fn code(&self) -> Code {
         self.0.code
     }

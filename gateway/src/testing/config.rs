@@ -92,7 +92,8 @@ async fn a_check_asks_the_platform_and_shows_no_token() {
     World::run(async |world| {
         let id = world.telegram().await;
         let path = format!("/v1/accounts/{id}/check");
-        let cases: [(Result<(u16, &str), &str>, bool); 3] = [
+        type Case = (Result<(u16, &'static str), &'static str>, bool);
+        let cases: [Case; 3] = [
             (Ok((200, r#"{"ok":true,"result":{"username":"shop_bot"}}"#)), true),
             (Ok((401, r#"{"ok":false}"#)), false),
             (Err("cannot connect to bot123456:AAbbccddeeffgghhiijjkkllmmnnooppqqr"), false),

@@ -70,7 +70,8 @@ async fn every_bad_webhook_has_its_answer() {
         let largest = "x".repeat(4 << 20);
         let garbage = signature(APP_SECRET, b"not json");
         // (what, method, path, headers, body, status)
-        let table: Vec<(&str, &str, String, Vec<(String, String)>, &str, u16)> = vec![
+        type Case<'a> = (&'a str, &'a str, String, Vec<(String, String)>, &'a str, u16);
+        let table: Vec<Case<'_>> = vec![
             ("forged", "POST", hook.clone(), sig(&other), &body, 403),
             ("unsigned", "POST", hook.clone(), vec![], &body, 403),
             ("signed twice", "POST", hook.clone(), [sig(&good), sig(&good)].concat(), &body, 403),

@@ -68,7 +68,7 @@ async fn requests_have_one_reading_or_none() {
         let many_headers: String = (0..101).map(|count| format!("x-{count}: y\r\n")).collect();
         let hundred: String = (0..98).map(|count| format!("x-{count}: y\r\n")).collect();
         let wide = format!("x: {}\r\n", "y".repeat(33 * 1024));
-        let long = format!("GET /problems/gone?{} HTTP/1.1\r\nhost: x\r\n\r\n", "q".repeat(8 * 1024));
+        let long = format!("GET /problems/gone?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "q".repeat(8 * 1024));
         let fits = format!("GET /problems/gone?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "q".repeat(8 * 1024 - 15));
         let get = |rest: &str| format!("GET /problems/gone HTTP/1.1\r\n{rest}connection: close\r\n\r\n");
         let table: Vec<(&str, String, &str)> = vec![
