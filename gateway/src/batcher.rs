@@ -238,6 +238,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_of_several_batches_waits_for_the_last() {
+        let log = FakeLog::new(4);
+        log.fail_when(|payload| (payload == b"bad").then_some(AppendError::Full));
+        let batcher = Batcher::new(log.clone());
+        local(async {
+            spawn_local(batcher.clone().run());
+            let records = (0..BATCH_RECORDS_MAX).map(|_| record("a")).chain([record("bad")]);
+            // A task of its own, so that it looks as soon as it is woken.
+            assert_eq!(spawn_local(batcher.append(records)).await.unwrap(), Err(AppendError::Full));
+        })
+        .await;
+        assert_eq!(log.calls(), 2);
+    }
+
+    #[tokio::test]
     async fn a_dropped_request_still_reaches_the_log_and_nothing_waits_without_bound() {
         let log = FakeLog::new(4);
         let batcher = Batcher::new(log.clone());

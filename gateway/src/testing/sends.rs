@@ -359,6 +359,9 @@ async fn one_key_is_one_message() {
         let replayed = post("order 20", &body).await;
         assert_eq!((replayed.status, replayed.header("idempotent-replayed")), (202, "true"));
         assert_eq!(replayed.json()["id"], message.to_string());
+        let message = ids.keyed_message(world.tenant(), "order 21");
+        world.has_sent(&state, message, START, Status::Sent, fingerprint).await;
+        assert_eq!(post("order 21", &other).await.code(), "idempotency-mismatch", "by the store alone");
         assert_eq!(post("order 20", &other).await.code(), "idempotency-mismatch");
         assert_eq!(world.log.records().len(), count);
 
