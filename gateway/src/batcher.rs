@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use messaging::log::{AppendError, Log, NewRecord};
 
 /// Appends under way at once: while the writer syncs one batch, the next gathers.
-const APPENDS_IN_FLIGHT_MAX: usize = 4;
+const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// Records in one call.
 const BATCH_RECORDS_MAX: usize = 1024;
 /// Records that wait on this thread.

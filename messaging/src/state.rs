@@ -318,6 +318,11 @@ impl Conversation {
     }
 }
 
+/// Packs a row into a buffer of about its size, so that it does not grow step by step.
+fn packed<T: Serialize>(row: &T, about: usize) -> Vec<u8> {
+    postcard::to_extend(row, Vec::with_capacity(about)).expect("our own types serialise")
+}
+
 impl MessageRow {
     /// A row of a head and, while it is kept, a content.
     pub fn seal(
@@ -351,7 +356,7 @@ impl MessageRow {
     }
     /// For the store.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("our own types serialise")
+        packed(self, self.meta.as_bytes().len() + self.content.as_ref().map_or(0, |content| content.as_bytes().len()) + 16)
     }
     /// From the store.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
@@ -362,7 +367,7 @@ impl MessageRow {
 impl Pointer {
     /// For the store.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("our own types serialise")
+        packed(self, 96)
     }
     /// From the store.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
@@ -385,7 +390,7 @@ impl EventData {
 impl EventRow {
     /// For the store.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("our own types serialise")
+        packed(self, 256)
     }
     /// From the store.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {

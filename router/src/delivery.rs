@@ -19,7 +19,7 @@ const PAUSED_LOOK: Duration = Duration::from_secs(5);
 /// The endpoint's budget; `Some`: wait, and the whole lane waits.
 pub fn admit(lane: &Lane, id: EndpointId) -> Option<(Duration, bool)> {
     let directory = lane.parts.directory.load();
-    let Some(endpoint) = directory.endpoint(id) else { return None };
+    let endpoint = directory.endpoint(id)?;
     match endpoint.row.state {
         EndpointState::Active | EndpointState::Disabled => {}
         EndpointState::Paused => return Some((PAUSED_LOOK, true)),

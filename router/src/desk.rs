@@ -98,7 +98,7 @@ pub enum Unfit {
     Row,
     /// A body that does not parse.
     Body,
-    /// The code failed on it three times.
+    /// The code failed on it at every try.
     Panic,
 }
 
@@ -313,6 +313,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Writes a new message and the pointers to it.
+    #[allow(clippy::too_many_arguments, reason = "each is one column of the row")]
     pub fn new_message(
         &mut self,
         tenant: Tenant,

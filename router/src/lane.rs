@@ -145,6 +145,9 @@ pub struct Health {
     pub failing_since: Option<Timestamp>,
 }
 
+/// What a signer was made for: the endpoint's revision, and whether its previous secret still signs.
+type SignerKey = (u64, bool);
+
 /// One lane, as its tries see it.
 pub struct Lane {
     /// Where it leads.
@@ -153,7 +156,7 @@ pub struct Lane {
     pub parts: LaneParts,
     /// The destination's connections, made anew when its address changes.
     client: Mutex<Option<(String, Client)>>,
-    signer: Mutex<Option<((u64, bool), Arc<Signer>)>>,
+    signer: Mutex<Option<(SignerKey, Arc<Signer>)>>,
     /// How the destination does.
     pub health: Mutex<Health>,
     slots: Arc<Semaphore>,

@@ -10,7 +10,7 @@ use messaging::directory::Account;
 use messaging::ids::{AccountId, ConversationId, EventId, IdHasher, MessageId};
 use messaging::outcome::Outcome;
 use messaging::record::{Command, Record};
-use messaging::state::Conversation;
+use messaging::state::{Conversation, Pointer};
 use messaging::store::Key;
 use messaging::tenant::Tenant;
 
@@ -90,6 +90,9 @@ pub(crate) fn state_for(
     let contact = desk.world.ids.contact(id);
     let key = desk.fresh_key();
     desk.states.insert(id, (tenant, Conversation::new(id, account, kind, contact, handle.clone(), key)));
+    // Leads from the contact's id to its conversation: the API takes either.
+    let pointer = Pointer { message: Some((id, Timestamp::ZERO, MessageId([0; 16]))), event: None };
+    desk.put_blind(Key::Pointer(tenant.id(), contact.0), pointer.encode());
     desk.touch(id);
     true
 }
