@@ -6,7 +6,7 @@
 //! * `log.json`: what was fixed when it was made (format, partitions, a random id), with a checksum;
 //! * `<place>.seg`: segments, preallocated and filled with zeros, named after the place of their first byte; the bytes of the
 //!   groups in them stand in [`format`];
-//! * `finished`: how far each topic and partition is finished, in two slots ([`finished`]);
+//! * `finished`: how far each topic and partition is finished, in two slots (`finished`);
 //! * `lock`: held while the log is open.
 //!
 //! # Why it is safe to crash at any byte

@@ -1,7 +1,7 @@
 //! The embedded store, on fjall: one process, one folder.
 //!
 //! The engine blocks (locks, syncs, stalls while it merges), so nothing here touches it on an async worker: one thread writes
-//! ([`writer`]), a few read ([`reader`]), and callers wait on channels. All queues have limits; when one is full its callers
+//! (`writer`), a few read (`reader`), and callers wait on channels. All queues have limits; when one is full its callers
 //! wait.
 //!
 //! After a write or sync that failed the store takes no further ones: what the kernel could not write it may have dropped,
