@@ -93,9 +93,11 @@ async fn everything_survives_a_reopening() {
     assert_eq!(read(&store, event(1)).await.as_deref(), Some(&b"e"[..]));
     assert_eq!(store.directory_version().await.expect("is read"), version);
     assert_eq!(store.directory().await.expect("is read"), (version, vec![("acc_1".to_owned(), b"a".to_vec())]));
-    let answer = store.lease(7, [2; 16], Duration::from_secs(9)).await.expect("is answered");
-    assert_eq!(answer, LeaseAnswer::HeldByOther(lease), "a lease outlives the process");
-    store.release(lease).await.expect("is given back");
+    let LeaseAnswer::Held(next) = store.lease(7, [2; 16], Duration::from_secs(9)).await.expect("is answered") else {
+        panic!("a lease ended with the lock of the process that held it")
+    };
+    assert_eq!(next.epoch, lease.epoch + 1, "its epoch counts on");
+    store.release(next).await.expect("is given back");
     store.close().await;
 
     let store = open(dir.path());

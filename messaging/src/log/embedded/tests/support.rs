@@ -21,6 +21,8 @@ pub(super) struct Place {
     pub clock: Arc<ManualClock>,
     pub settings: EmbeddedSettings,
     pub faults: Option<Faults>,
+    /// One more than the newest number whose finish was asked for and not confirmed.
+    pub asked: std::cell::Cell<usize>,
 }
 
 /// An open log with all its readers.
@@ -46,7 +48,13 @@ impl Place {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
-        Self { _dir: Some(dir), clock: ManualClock::at(Timestamp::from_secs(1_000_000)), settings, faults: None }
+        Self {
+            _dir: Some(dir),
+            clock: ManualClock::at(Timestamp::from_secs(1_000_000)),
+            settings,
+            faults: None,
+            asked: std::cell::Cell::default(),
+        }
     }
 
     pub(super) fn with(change: impl FnOnce(&mut EmbeddedSettings)) -> Self {
@@ -61,7 +69,7 @@ impl Place {
 
     /// Another's folder, on a disk that is well.
     pub(super) fn of(other: &Self) -> Self {
-        Self { _dir: None, clock: other.clock.clone(), settings: other.settings.clone(), faults: None }
+        Self { _dir: None, clock: other.clock.clone(), settings: other.settings.clone(), faults: None, asked: std::cell::Cell::default() }
     }
 
     pub(super) fn try_open(&self) -> Result<EmbeddedLog, LogError> {
@@ -86,7 +94,7 @@ impl Place {
             }
         };
         let settings = EmbeddedSettings { dir: copy.path().to_path_buf(), ..self.settings.clone() };
-        Self { _dir: Some(copy), clock: self.clock.clone(), settings, faults: None }
+        Self { _dir: Some(copy), clock: self.clock.clone(), settings, faults: None, asked: std::cell::Cell::default() }
     }
 
     fn look(&self) -> (Vec<std::ffi::OsString>, Vec<u8>) {

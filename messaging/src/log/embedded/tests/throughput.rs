@@ -82,11 +82,11 @@ async fn measure(name: &str, records: usize, tasks: usize, batch: usize, consume
     for appender in appenders {
         waits.extend(appender.await.unwrap());
     }
-    let (appended, spent) = (start.elapsed(), cpu() - before);
+    let (appended, spent) = (start.elapsed(), cpu().saturating_sub(before));
     for consumer in consumers {
         consumer.await.unwrap();
     }
-    let (all, spent_all) = (start.elapsed(), cpu() - before);
+    let (all, spent_all) = (start.elapsed(), cpu().saturating_sub(before));
     waits.sort_unstable();
     let count = (each * tasks) as f64;
     let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
@@ -148,7 +148,7 @@ fn log_throughput_of_recovery() {
         drop(log);
         let (start, before) = (Instant::now(), cpu());
         let log = Arc::new(EmbeddedLog::open(place(dir.path()), clock).unwrap());
-        println!("opened with {records} unfinished records in {:?}, {:?} cpu", start.elapsed(), cpu() - before);
+        println!("opened with {records} unfinished records in {:?}, {:?} cpu", start.elapsed(), cpu().saturating_sub(before));
         let (start, before) = (Instant::now(), cpu());
         let ClaimChange::Assigned(readers) = log.claims().await else { panic!("the first claim assigns") };
         let each = records / usize::from(SHARDS);
@@ -156,7 +156,7 @@ fn log_throughput_of_recovery() {
         for consumer in consumers {
             consumer.await.unwrap();
         }
-        let spent = cpu() - before;
+        let spent = cpu().saturating_sub(before);
         println!("took them in {:?}, {:.2} us cpu a record", start.elapsed(), spent.as_secs_f64() * 1e6 / records as f64);
         log.close().await;
     });
