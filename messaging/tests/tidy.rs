@@ -28,6 +28,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("messaging/src/store/embedded/measure.rs", "measures the cost of the store"),
     ("gateway/src/server/", "idle and slow connections are a matter of the machine, not of test time"),
     ("gateway/src/edge.rs", "how long a request took"),
+    ("gateway/src/testing/", "how long a test waits for a server"),
     ("gateway/src/hooks.rs", "how long an acknowledgement took"),
     ("gateway/src/api/send.rs", "how long the log took, for server-timing"),
     ("gateway/src/api/feed.rs", "how long a reader is kept waiting"),
