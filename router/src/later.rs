@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
 use messaging::ids::{ConversationId, MessageId};
-use messaging::state::FeedPosition;
 use messaging::store::{Key, Queue, Write};
 
 use crate::plan::{LaterRow, LaterWork};
@@ -108,6 +107,19 @@ impl Later {
         let write = Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&row), now);
         self.index(destination, order, row);
         write
+    }
+
+    /// Puts a row at the end of a destination's queue whose task is at its lane already. Gives its place.
+    pub fn push_in_flight(&mut self, destination: [u8; 16], row: LaterRow, now: Timestamp) -> (Write, u64) {
+        let write = self.push(destination, row, now);
+        let order = self.last_order;
+        if let Some(queue) = self.queues.get_mut(&destination)
+            && let Some(entry) = queue.window.back_mut().filter(|entry| entry.order == order)
+        {
+            entry.in_flight = true;
+            queue.in_flight += 1;
+        }
+        (write, order)
     }
 
     /// Sets a timer.
@@ -305,16 +317,6 @@ impl Later {
         let timer = if self.timers_to_read().is_some() { Timestamp::ZERO } else { timer };
         let waiting = self.queues.values().filter(|queue| !queue.window.is_empty() || queue.tail.is_some());
         waiting.map(|queue| queue.next).min().unwrap_or(Timestamp::MAX).min(timer).min(cap)
-    }
-
-    /// The deliveries that wait, as far as they are indexed: place in the feed and endpoint.
-    pub fn deliveries(&self) -> impl Iterator<Item = (FeedPosition, [u8; 16])> {
-        self.queues.iter().flat_map(|(destination, queue)| {
-            queue.window.iter().filter_map(|entry| match entry.row.what {
-                LaterWork::Deliver { feed, .. } => Some((feed, *destination)),
-                LaterWork::Send(..) | LaterWork::Window | LaterWork::Scheduled(..) => None,
-            })
-        })
     }
 
     /// Entries that wait, as far as they are indexed.

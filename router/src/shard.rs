@@ -770,6 +770,7 @@ impl Shard {
             let pending = Pending { task, slot, place, order: None };
             let waits = self.later.blocks(destination.bytes(), key.1) || self.later.held(destination.bytes(), now);
             if waits || !self.flows.has_room(key) {
+                self.shadow(desk, key, now);
                 self.park(desk, pending, Timestamp::ZERO, now);
             } else if self.flows.push(pending) {
                 offers.push(key);
@@ -795,6 +796,26 @@ impl Shard {
         let write = self.later.push(destination, row, now);
         desk.write(write);
         self.let_go(&pending);
+    }
+
+    /// Something of this flow is about to be parked: everything before it is parked first, the head too although it is under way.
+    /// So `later` holds all of a conversation or nothing of it, and whoever takes over after a crash finds the order there.
+    fn shadow(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+        let mut flow = self.flows.take(key);
+        let Some(mut head) = flow.pop_front() else { return };
+        if head.order.is_none() {
+            let row = ends::later_row(&head.task, Timestamp::ZERO, now, self.lease.epoch);
+            let (write, order) = self.later.push_in_flight(key.0.bytes(), row, now);
+            desk.write(write);
+            self.let_go(&head);
+            head.order = Some(order);
+            head.slot = None;
+            head.place = None;
+        }
+        for pending in flow {
+            self.park(desk, pending, Timestamp::ZERO, now);
+        }
+        self.flows.push(head);
     }
 
     /// Releases what waited for a task.
@@ -949,16 +970,20 @@ impl Shard {
 
     /// Takes up what the former owner left: `later`, intents whose fate is unknown, and unsettled events of the feed.
     async fn recover(&mut self) {
+        let stored = self.read(vec![Key::Progress(self.id)]).await.pop().flatten();
+        let settled = stored.and_then(|bytes| postcard::from_bytes::<FeedProgress>(&bytes).ok()).unwrap_or_default().settled;
+        let mut parked = Parked::default();
         let all = self.scan(Scan::AllLater(self.id), LATER_AT_ONCE).await;
         if all.len() < LATER_AT_ONCE {
+            note_parked(&all, settled, &mut parked);
             self.load_later(all);
         } else {
             drop(all);
-            self.load_heads().await;
+            self.load_queues(settled, &mut parked).await;
         }
         let now = self.parts.clock.now();
         self.recover_intents(now).await;
-        self.recover_feed(now).await;
+        self.recover_feed(settled, &parked, now).await;
         self.note_progress();
     }
 
@@ -970,15 +995,26 @@ impl Shard {
         }
     }
 
-    /// The head of every queue that the directory knows: a long `later` stays in the store.
-    async fn load_heads(&mut self) {
+    /// Every queue that the directory knows, page by page: the index keeps the heads, a long `later` stays in the store.
+    async fn load_queues(&mut self, settled: u64, parked: &mut Parked) {
         let directory = self.parts.keeper.shared().load_full();
         let endpoints = directory.endpoints().map(|endpoint| endpoint.row.id.0);
         let accounts = directory.accounts().map(|account| account.row.id.0);
         let queues: Vec<Queue> = endpoints.chain(accounts).map(Queue::Destination).chain([Queue::Timers]).collect();
         for queue in queues {
-            let head = self.scan(Scan::Later(self.id, queue, 0), later::WINDOW_MAX + 1).await;
-            self.load_later(head);
+            let mut from = 0;
+            loop {
+                let page = self.scan(Scan::Later(self.id, queue, from), PAGE).await;
+                let full = page.len() == PAGE;
+                if let Some((Key::Later(_, _, order), _)) = page.last() {
+                    from = order + 1;
+                }
+                note_parked(&page, settled, parked);
+                self.load_later(page);
+                if !full {
+                    break;
+                }
+            }
         }
     }
 
@@ -1024,10 +1060,8 @@ impl Shard {
         self.apply(writes, Durability::Synced).await;
     }
 
-    async fn recover_feed(&mut self, now: Timestamp) {
+    async fn recover_feed(&mut self, settled: u64, parked: &Parked, now: Timestamp) {
         let directory = self.parts.keeper.shared().load_full();
-        let stored = self.read(vec![Key::Progress(self.id)]).await.pop().flatten();
-        let settled = stored.and_then(|bytes| postcard::from_bytes::<FeedProgress>(&bytes).ok()).unwrap_or_default().settled;
         let mut found: Vec<(Tenant, EventRow, FeedPosition)> = Vec::new();
         for row in directory.tenants() {
             let Some(tenant) = directory.tenant_of_row(row.id) else { continue };
@@ -1048,10 +1082,9 @@ impl Shard {
             }
         }
         found.sort_by_key(|(_, _, place)| place.order);
-        let parked: HashSet<(FeedPosition, [u8; 16]), RandomState> = self.later.deliveries().collect();
         let mut offers = Vec::new();
         for chunk in found.chunks(PAGE) {
-            let tasks = self.rebuild_deliveries(&directory, chunk, &parked).await;
+            let tasks = self.rebuild_deliveries(&directory, chunk, parked).await;
             let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
             let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
             let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
@@ -1070,7 +1103,7 @@ impl Shard {
         &mut self,
         directory: &Directory,
         found: &[(Tenant, EventRow, FeedPosition)],
-        parked: &HashSet<(FeedPosition, [u8; 16]), RandomState>,
+        parked: &Parked,
     ) -> Vec<Task> {
         let mut conversations = Vec::new();
         let mut keys = Vec::new();
@@ -1115,6 +1148,20 @@ impl Shard {
             }
         }
         tasks
+    }
+}
+
+/// Deliveries that stand in `later` though the feed's settled prefix does not reach them yet.
+type Parked = HashSet<(FeedPosition, [u8; 16]), RandomState>;
+
+fn note_parked(found: &[messaging::store::Found], settled: u64, parked: &mut Parked) {
+    for (key, bytes) in found {
+        if let Key::Later(_, Queue::Destination(destination), _) = key
+            && let Some(LaterRow { what: LaterWork::Deliver { feed, .. }, .. }) = later::decode(bytes)
+            && feed.order > settled
+        {
+            parked.insert((feed, *destination));
+        }
     }
 }
 

@@ -214,6 +214,8 @@ partitions = 8
 segment = "16MiB"
 [store.embedded]
 cache = "32MiB"
+[limits]
+api_per_key = "100000/s"
 [telemetry]
 log_format = "json"
 [webhooks]
