@@ -1,0 +1,201 @@
+//! How a shard begins: it takes up what the former owner left.
+
+use super::*;
+
+/// Deliveries that stand in `later` though the feed's settled prefix does not reach them yet.
+type Parked = HashSet<(FeedPosition, [u8; 16]), RandomState>;
+
+fn note_parked(found: &[messaging::store::Found], settled: u64, parked: &mut Parked) {
+    for (key, bytes) in found {
+        if let Key::Later(_, Queue::Destination(destination), _) = key
+            && let Some(LaterRow { what: LaterWork::Deliver { feed, .. }, .. }) = later::decode(bytes)
+            && feed.order > settled
+        {
+            parked.insert((feed, *destination));
+        }
+    }
+}
+
+impl Shard {
+    /// Takes up what the former owner left: `later`, intents whose fate is unknown, and unsettled events of the feed.
+    pub(super) async fn recover(&mut self) {
+        let stored = self.read(vec![Key::Progress(self.id)]).await.pop().flatten();
+        let settled = stored.and_then(|bytes| postcard::from_bytes::<FeedProgress>(&bytes).ok()).unwrap_or_default().settled;
+        let mut parked = Parked::default();
+        let all = self.scan(Scan::AllLater(self.id), LATER_AT_ONCE).await;
+        if all.len() < LATER_AT_ONCE {
+            note_parked(&all, settled, &mut parked);
+            self.load_later(all);
+        } else {
+            drop(all);
+            self.load_queues(settled, &mut parked).await;
+        }
+        let now = self.parts.clock.now();
+        self.recover_intents(now).await;
+        self.recover_feed(settled, &parked, now).await;
+        self.note_progress();
+    }
+
+    fn load_later(&mut self, found: Vec<messaging::store::Found>) {
+        for (key, bytes) in found {
+            if let (Key::Later(_, queue, order), Some(row)) = (key, later::decode(&bytes)) {
+                self.later.load(queue, order, risen(row, self.lease.epoch));
+            }
+        }
+    }
+
+    /// Every queue that the directory knows, page by page: the index keeps the heads, a long `later` stays in the store.
+    async fn load_queues(&mut self, settled: u64, parked: &mut Parked) {
+        let directory = self.parts.keeper.shared().load_full();
+        let endpoints = directory.endpoints().map(|endpoint| endpoint.row.id.0);
+        let accounts = directory.accounts().map(|account| account.row.id.0);
+        let queues: Vec<Queue> = endpoints.chain(accounts).map(Queue::Destination).chain([Queue::Timers]).collect();
+        for queue in queues {
+            let mut from = 0;
+            loop {
+                let page = self.scan(Scan::Later(self.id, queue, from), PAGE).await;
+                let full = page.len() == PAGE;
+                if let Some((Key::Later(_, _, order), _)) = page.last() {
+                    from = order + 1;
+                }
+                note_parked(&page, settled, parked);
+                self.load_later(page);
+                if !full {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn recover_intents(&mut self, now: Timestamp) {
+        let directory = self.parts.keeper.shared().load_full();
+        let found = self.scan(Scan::Intents(self.id), usize::MAX).await;
+        let mut intents = Vec::new();
+        let (mut wanted, mut conversations) = (Vec::new(), Vec::new());
+        for (key, bytes) in found {
+            let Key::Intent(_, tenant, message) = key else { continue };
+            let Ok(row) = postcard::from_bytes::<crate::plan::IntentRow>(&bytes) else { continue };
+            let Some(tenant) = directory.tenant_of_row(tenant) else { continue };
+            wanted.push(Key::Pointer(tenant.id(), message.0));
+            conversations.push((tenant, row.conversation));
+            intents.push((tenant, message));
+        }
+        if intents.is_empty() {
+            return;
+        }
+        tracing::warn!(shard = self.id, count = intents.len(), "sends of unknown fate left by the former owner");
+        self.fetch_states(&directory, conversations).await;
+        let mut rows = Map::default();
+        self.fetch_rows(wanted, &mut rows).await;
+        self.follow(&directory, &mut rows).await;
+        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
+        let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
+        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
+        let mut no_key = || unreachable!("no conversation begins here");
+        let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
+        for (key, value) in rows {
+            desk.lay(key, value);
+        }
+        for (tenant, message) in intents {
+            if decide::outbound::interrupted(&mut desk, tenant, message).is_err() {
+                tracing::error!(shard = self.id, %message, "interrupted send does not open");
+            }
+        }
+        // Their events stand in the feed behind `settled`: `recover_feed` takes them up with the rest.
+        desk.effects.tasks.clear();
+        let (writes, _) = desk.finish();
+        self.states = states;
+        self.feed = feed;
+        self.apply(writes, Durability::Synced).await;
+    }
+
+    async fn recover_feed(&mut self, settled: u64, parked: &Parked, now: Timestamp) {
+        let directory = self.parts.keeper.shared().load_full();
+        let mut found: Vec<(Tenant, EventRow, FeedPosition)> = Vec::new();
+        for row in directory.tenants() {
+            let Some(tenant) = directory.tenant_of_row(row.id) else { continue };
+            let mut after = FeedPosition { shard: self.id, order: settled };
+            loop {
+                let page = self.scan(Scan::Events(tenant.id(), after), PAGE).await;
+                let full = page.len() == PAGE;
+                for (key, bytes) in page {
+                    let Key::Event(_, place) = key else { continue };
+                    after = place;
+                    if let Ok(row) = EventRow::decode(&bytes) {
+                        found.push((tenant, row, place));
+                    }
+                }
+                if !full {
+                    break;
+                }
+            }
+        }
+        found.sort_by_key(|(_, _, place)| place.order);
+        let mut offers = Vec::new();
+        for chunk in found.chunks(PAGE) {
+            let tasks = self.rebuild_deliveries(&directory, chunk, parked).await;
+            let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
+            let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
+            let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
+            let mut no_key = || unreachable!("no conversation begins here");
+            let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
+            let owners = vec![None; tasks.len()];
+            self.place_tasks(&mut desk, tasks, owners, &mut offers, now);
+            let (writes, _) = desk.finish();
+            self.states = states;
+            self.apply(writes, Durability::Buffered).await;
+        }
+        self.offer_all(offers, now).await;
+    }
+
+    async fn rebuild_deliveries(
+        &mut self,
+        directory: &Directory,
+        found: &[(Tenant, EventRow, FeedPosition)],
+        parked: &Parked,
+    ) -> Vec<Task> {
+        let mut conversations = Vec::new();
+        let mut keys = Vec::new();
+        for (tenant, row, _) in found {
+            conversations.extend(row.event.conversation.map(|id| (*tenant, id)));
+            if let (EventData::Message, Some(id)) = (&row.data, row.event.message) {
+                keys.push(Key::Pointer(tenant.id(), id.0));
+            }
+        }
+        self.fetch_states(directory, conversations).await;
+        let mut rows = Map::default();
+        self.fetch_rows(keys, &mut rows).await;
+        self.follow(directory, &mut rows).await;
+        let mut tasks = Vec::new();
+        for (tenant, row, feed) in found {
+            let Some(data) = ends::data_of(&self.states, &rows, *tenant, row) else { continue };
+            let body = row.event.render(&data);
+            let account = self.parts.keyring.ids().conversation(tenant.id(), row.event.account, "account:");
+            for (endpoint, sequence) in &row.sequences {
+                if parked.contains(&(*feed, endpoint.0)) {
+                    continue;
+                }
+                let delivery = Delivery {
+                    id: self.parts.keyring.ids().delivery(row.event.id, *endpoint),
+                    event: row.event.clone(),
+                    feed: *feed,
+                    body: body.clone(),
+                    endpoint: *endpoint,
+                    sequence: *sequence,
+                    gap: 0,
+                };
+                tasks.push(Task {
+                    tenant: *tenant,
+                    conversation: row.event.conversation.unwrap_or(account),
+                    accepted_at: row.event.at,
+                    parked_at: Timestamp::ZERO,
+                    attempts: 0,
+                    // Each owner since it was planned may have tried it.
+                    repeats: u32::try_from(self.lease.epoch.saturating_sub(feed.order >> EPOCH_SHIFT)).unwrap_or(u32::MAX),
+                    work: Work::Deliver(Box::new(delivery)),
+                });
+            }
+        }
+        tasks
+    }
+}
