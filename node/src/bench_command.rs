@@ -213,6 +213,9 @@ async fn send(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
         body_bytes: BODY_BYTES,
     };
     load::open_loop(&Prepared::ingress(&open)?, OpenPlan { warmup: Duration::ZERO, ..OpenPlan::at(2000.0) }).await?;
+    for conversation in 0..args.conversations {
+        platform.open_window(&load::phone(conversation as u32), platform.now());
+    }
     settle(&node).await;
     let rate = f64::from(args.rate.unwrap_or(500));
     let requests = (rate * args.duration.as_secs_f64()) as usize;
