@@ -4,6 +4,7 @@
 //! only (`tail`) and is read in as the head drains.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
@@ -18,6 +19,8 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 pub const WINDOW_MAX: usize = 4096;
 /// Timers that are indexed.
 pub const TIMERS_MAX: usize = 16_384;
+/// How soon an entry is looked at again whose conversation is busy in memory.
+const BUSY_LOOK: Duration = Duration::from_millis(20);
 
 /// A row at its place.
 #[derive(Debug, Clone)]
@@ -218,15 +221,19 @@ impl Later {
                 continue;
             }
             let overdue = entry.row.deadline <= now;
-            if entry.in_flight || busy(conversation) || ((held || entry.row.due > now) && !overdue) {
-                if !entry.in_flight {
+            let busy = !entry.in_flight && busy(conversation);
+            if entry.in_flight || busy || ((held || entry.row.due > now) && !overdue) {
+                if busy {
+                    next = next.min(now.plus(BUSY_LOOK));
+                } else if !entry.in_flight {
                     next = next.min(entry.row.due.max(if held { queue.hold_until } else { Timestamp::ZERO })).min(entry.row.deadline);
                 }
                 blocked.insert(conversation);
                 continue;
             }
             if queue.in_flight >= in_flight_max {
-                next = Timestamp::ZERO;
+                // The end of one of them looks again: until then there is nothing to wake for.
+                next = Timestamp::MAX;
                 break;
             }
             entry.in_flight = true;
@@ -268,7 +275,8 @@ impl Later {
         queue.in_flight -= usize::from(std::mem::take(&mut entry.in_flight));
         entry.row.due = due;
         entry.row.attempts = attempts;
-        queue.next = queue.next.min(due);
+        // One less under way: another may go now.
+        queue.next = Timestamp::ZERO;
         Some(Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&entry.row), now))
     }
 
@@ -436,6 +444,26 @@ mod tests {
             }
             prop_assert!(later.is_empty());
         }
+    }
+
+    /// What cannot go before something else ends must not wake the shard: it would spin.
+    #[test]
+    fn nothing_wakes_for_what_cannot_go() {
+        let now = Timestamp::from_secs(1000);
+        let mut later = Later::new(0);
+        for conversation in 0..8 {
+            later.push(DESTINATION, row(conversation, u64::from(conversation)), now);
+        }
+        assert!(later.next_wake(Timestamp::MAX) <= now);
+        let taken = later.take_ready(DESTINATION, now, 4, |_| false);
+        assert_eq!((taken.len(), later.next_wake(Timestamp::MAX)), (4, Timestamp::MAX), "as many under way as may be");
+        later.again(DESTINATION, taken[0].order, Timestamp::from_secs(2000), 1, now);
+        assert!(later.next_wake(Timestamp::MAX) <= now, "one may go now");
+        assert_eq!(later.take_ready(DESTINATION, now, 4, |_| false).len(), 1);
+        later.done(DESTINATION, taken[1].order, now);
+        assert!(later.next_wake(Timestamp::MAX) <= now, "one may go now");
+        assert_eq!(later.take_ready(DESTINATION, now, 8, |_| true).len(), 0);
+        assert!(later.next_wake(Timestamp::MAX) > now, "busy in memory: a little later");
     }
 
     #[test]
