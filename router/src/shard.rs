@@ -187,7 +187,7 @@ impl Shard {
             progress: Progress::default(),
             feed: lease.epoch << EPOCH_SHIFT,
             feed_open: Prefix::default(),
-            later: Later::new(id),
+            later: Later::new(id, lease.epoch),
             flows: Flows::default(),
             to_me,
             from_lanes,
