@@ -189,7 +189,7 @@ fn acting(directory: &Directory, caller: &Caller, value: &HeaderValue) -> Result
 /// The store did not do it.
 pub(crate) fn away(error: &StoreError) -> Problem {
     match error {
-        StoreError::Unavailable(_) | StoreError::Full | StoreError::Closed => {
+        StoreError::Unavailable(_) | StoreError::Full | StoreError::Unheld | StoreError::Closed => {
             tracing::warn!(%error, "an API request needs the store, which does not answer");
             Problem::new(Code::StoreUnavailable, "the store does not answer now")
         }

@@ -144,6 +144,8 @@ pub trait ShardReader: Send + Sync {
     fn shard(&self) -> u16;
     /// Returns when there may be a record to take; cancel-safe.
     fn ready(&mut self) -> BoxFuture<'_, ()>;
+    /// Goes back to the finished positions: what was taken and not finished comes again.
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), LogError>>;
     /// Takes up to `max` records of a topic; empty when there are none now. Does not wait for new ones.
     fn take(&mut self, topic: Topic, max: usize) -> BoxFuture<'_, Result<Vec<Entry>, LogError>>;
 }
