@@ -4,7 +4,8 @@
 //! * `append` returns one result per record, by position in the batch; `Ok` means durable (it survives `kill -9` and, with
 //!   `fsync = "group"`, power loss). A failed sync is never retried into success: the records get an error, and the log closes.
 //! * Within one topic and partition, records have rising positions in the order in which they were appended; records of one
-//!   batch keep their order. The partition is chosen by the caller (`ids::partition_of`), never by the backend.
+//!   batch keep their order: when one is not taken, those behind it in the batch, of its topic and partition, are not either.
+//!   The partition is chosen by the caller (`ids::partition_of`), never by the backend.
 //! * Readers see only durable records. Each shard reads its partition of the three topics from its finished position on, so
 //!   every record comes at least once.
 //! * `finish` moves the finished position: everything up to and including it will not come again. Callers finish a prefix only
@@ -22,6 +23,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::outcome::named_enum;
 
 pub mod embedded;
+pub mod spool;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
