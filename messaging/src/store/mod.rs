@@ -19,6 +19,7 @@ use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId
 use crate::state::FeedPosition;
 
 pub mod embedded;
+pub mod lazy;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -1,0 +1,1 @@
+//! The backends that several processes share.
