@@ -211,6 +211,7 @@ pub(crate) fn damaged(what: &'static str) -> Problem {
 pub(crate) fn not_appended(error: AppendError) -> Problem {
     match error {
         AppendError::Full => Problem::new(Code::LogUnavailable, "the log is full"),
+        AppendError::Away => Problem::new(Code::LogUnavailable, "the log does not confirm records now"),
         AppendError::Closed => Problem::new(Code::LogUnavailable, "the log does not take records"),
         AppendError::TooLarge { max } => Problem::new(Code::PayloadTooLarge, format!("the request does not fit a record of {max} bytes")),
         AppendError::Partition => {

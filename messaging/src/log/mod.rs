@@ -23,6 +23,8 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::outcome::named_enum;
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod spool;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -72,6 +74,9 @@ pub enum AppendError {
     /// The queue or the disk budget is full: try again later.
     #[error("the log is full, try again later")]
     Full,
+    /// The log did not confirm the record in time, or cannot be reached: try again later. The record may stand on it all the same.
+    #[error("the log does not confirm records now, try again later")]
+    Away,
     /// The log is closing or broken: this process takes nothing more.
     #[error("the log is closed")]
     Closed,

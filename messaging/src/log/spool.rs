@@ -96,7 +96,7 @@ pub async fn open(log: Arc<dyn Log>, settings: EmbeddedSettings, clock: SharedCl
 /// Whether another try, or the spool, may take what failed so.
 fn may_be_spooled(error: AppendError) -> bool {
     match error {
-        AppendError::Full | AppendError::Closed => true,
+        AppendError::Full | AppendError::Away | AppendError::Closed => true,
         AppendError::TooLarge { .. } | AppendError::Partition => false,
     }
 }
