@@ -160,8 +160,10 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.health.suspected();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.health.suspected(),
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => self.health.refused(reason),
+            _ => {}
         }
         tracing::debug!(%error, reason, "kafka producer");
     }
