@@ -8,6 +8,8 @@ mod away;
 mod group;
 #[path = "log_kafka/rig.rs"]
 mod rig;
+#[path = "log_kafka/secure.rs"]
+mod secure;
 #[path = "log_kafka/topics.rs"]
 mod topics;
 

@@ -65,17 +65,21 @@ fn listener() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_broker_fails_appends_in_time_and_nothing_more() {
     let _alone = rig::alone().await;
-    let (_, log) = rig::fresh_log("stopped", 2, Role::Consume).await;
+    let mut settings = rig::settings(&rig::fresh("stopped"));
+    // So that the shards stay while the broker is stopped.
+    settings.session_timeout = Duration::from_secs(40);
+    rig::make_topics(&settings, 2).await;
+    let log = rig::open(settings).await;
     let mut member = Member::new(log.clone());
     member.until_has(2).await;
     append(&log, vec![record(Topic::Inbound, 0, "before")]).await;
+    let before = member.take(0, Topic::Inbound, 1).await;
     let stopped = Stopped::now();
     for round in 0..2 {
         let batch = (0..3).map(|number| record(Topic::Inbound, 0, format!("during {round} {number}"))).collect();
         assert_eq!(within("an append", log.append(batch)).await, [Err(AppendError::Away); 3]);
         assert!(!log.writable());
     }
-    let before = member.take(0, Topic::Inbound, 1).await;
     let finishing = within("finish", log.finish(vec![Finished { topic: Topic::Inbound, shard: 0, position: before[0].position }])).await;
     assert!(matches!(finishing, Err(LogError::Io(_))), "{finishing:?}");
     drop(stopped);
@@ -85,15 +89,7 @@ async fn a_stopped_broker_fails_appends_in_time_and_nothing_more() {
     // What failed may have arrived; in its place, and before what came later.
     let mut seen = texts(&before);
     while seen.last().is_none_or(|last| last != "after 2") {
-        if member.readers.is_empty() {
-            member.until_has(2).await;
-        }
-        tokio::select! {
-            entries = async { member.readers.get_mut(&0).expect("the shard is here").ready().await } => entries,
-            () = tokio::time::sleep(rig::HANGS_AFTER) => panic!("the last record does not come: {seen:?}"),
-        }
-        let entries = member.readers.get_mut(&0).expect("the shard is here").take(Topic::Inbound, 1).await.expect("taking works");
-        seen.extend(texts(&entries));
+        seen.extend(texts(&member.take(0, Topic::Inbound, 1).await));
     }
     let during: Vec<&String> = seen.iter().filter(|text| text.starts_with("during")).collect();
     assert!(during.is_sorted(), "{seen:?}");
@@ -149,6 +145,20 @@ async fn a_log_opens_while_the_broker_is_away() {
     assert_eq!(log.standing(), Standing::Confirmed(2));
     append(&log, vec![record(Topic::Inbound, 0, "x")]).await;
     log.close().await;
+}
+
+/// Closing comes to an end while the broker is away, and what was not acknowledged has failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_closes_while_the_broker_is_away() {
+    let _alone = rig::alone().await;
+    let (_, log) = rig::fresh_log("closes", 2, Role::Consume).await;
+    let mut member = Member::new(log.clone());
+    member.until_has(2).await;
+    let stopped = Stopped::now();
+    let waiting = log.append(vec![record(Topic::Inbound, 0, "x")]);
+    within("closing", log.close()).await;
+    assert_eq!(within("an append", waiting).await, [Err(AppendError::Away)]);
+    drop(stopped);
 }
 
 /// A full queue answers at once, and what is in it is a prefix of the batch.

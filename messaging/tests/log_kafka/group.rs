@@ -149,6 +149,28 @@ async fn a_restart_with_an_instance_id_moves_nothing() {
     one.close().await;
 }
 
+/// A second process with the same instance id takes the first one's place; the first is told that its shards are lost, and stays out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_instance_id_was_taken_loses_its_shards() {
+    let _shared = rig::shared().await;
+    let (mut settings, log) = rig::fresh_log("fenced", 2, Role::Produce).await;
+    log.close().await;
+    settings.role = Role::Consume;
+    settings.instance_id = Some("same".into());
+    let one = rig::open(settings.clone()).await;
+    let mut first = Member::new(one.clone());
+    first.until_has(2).await;
+    let two = rig::open(settings).await;
+    let mut second = Member::new(two.clone());
+    second.until_has(2).await;
+    first.until_has(0).await;
+    assert_eq!(first.changes, ["assigned 2", "lost 2"]);
+    append(&one, vec![record(Topic::Inbound, 0, "still appends")]).await;
+    assert_eq!(texts(&second.take(0, Topic::Inbound, 1).await), ["still appends"]);
+    one.close().await;
+    two.close().await;
+}
+
 /// A shard that is not read holds nothing up: its partition is paused, the others go on, and nothing is lost or doubled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_shard_is_paused_and_resumed() {

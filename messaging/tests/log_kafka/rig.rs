@@ -49,7 +49,12 @@ pub fn fresh(name: &str) -> String {
 
 /// Settings whose topics and group have this prefix.
 pub fn settings(prefix: &str) -> KafkaSettings {
-    let mut settings = KafkaSettings::new(brokers());
+    settings_at(brokers(), prefix)
+}
+
+/// The same, at a broker of one's own.
+pub fn settings_at(brokers: Vec<String>, prefix: &str) -> KafkaSettings {
+    let mut settings = KafkaSettings::new(brokers);
     settings.topic_prefix = prefix.to_owned();
     settings.group = format!("{prefix}group");
     settings.session_timeout = Duration::from_secs(6);

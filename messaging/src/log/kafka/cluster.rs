@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn topics_are_judged() {
         let names = ["t.inbound", "t.outbound", "t.bulk"].map(String::from);
-        let cases: &[(&[(&str, usize, usize)], &str)] = &[
+        type Topics = &'static [(&'static str, usize, usize)];
+        let cases: &[(Topics, &str)] = &[
             (&[("t.inbound", 12, 0), ("t.outbound", 12, 0), ("t.bulk", 12, 0)], "12 led"),
             (&[("t.inbound", 12, 0), ("t.outbound", 12, 1), ("t.bulk", 12, 0)], "12 not led"),
             (&[("t.inbound", 12, 0), ("t.bulk", 12, 0)], "kafka has no topic t.outbound: run `trunkline topics apply`"),

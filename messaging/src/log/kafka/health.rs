@@ -23,6 +23,8 @@ pub(super) struct Health {
     down: AtomicBool,
     /// Asked to look now: librdkafka lost all brokers.
     suspect: AtomicBool,
+    /// Why connections were refused last, in librdkafka's words: a metadata request only says that it failed.
+    refusal: Mutex<Option<String>>,
     trust: Mutex<Trust>,
 }
 
@@ -37,7 +39,7 @@ impl Health {
     /// Down until told otherwise.
     pub fn new(clock: SharedClock) -> Self {
         let trust = Trust { wait: Duration::ZERO, down_since: Duration::ZERO, believed_at: None };
-        Self { clock, down: AtomicBool::new(true), suspect: AtomicBool::new(false), trust: Mutex::new(trust) }
+        Self { clock, down: AtomicBool::new(true), suspect: AtomicBool::new(false), refusal: Mutex::new(None), trust: Mutex::new(trust) }
     }
 
     /// Whether the cluster does not take records.
@@ -70,6 +72,20 @@ impl Health {
     /// All brokers are gone, says librdkafka: worth a look.
     pub fn suspected(&self) {
         self.suspect.store(true, Ordering::Release);
+    }
+
+    /// A broker did not let us in, or we did not trust it. Names the broker and the mechanism, no password.
+    pub fn refused(&self, reason: &str) {
+        let mut refusal = self.refusal.lock().expect("no holder of the refusal panics");
+        if refusal.is_none() {
+            tracing::warn!(reason, "kafka connection refused");
+        }
+        *refusal = Some(reason.to_owned());
+    }
+
+    /// Why connections were refused last.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.lock().expect("no holder of the refusal panics").clone()
     }
 
     /// Whether the cluster should be looked at now.

@@ -136,7 +136,7 @@ impl KafkaLog {
         let (partitions, standing) = match settings.partitions {
             Some(partitions) => (partitions, Standing::Unconfirmed),
             None => {
-                let partitions = await_cluster(&writer, &settings, &clock)?;
+                let partitions = await_cluster(&writer, &settings, &clock, &health)?;
                 health.looked_well();
                 (partitions, Standing::Confirmed(partitions))
             }
@@ -183,7 +183,7 @@ fn stopped(core: &Arc<Core>) -> impl Fn() -> bool + Send + 'static {
 }
 
 /// Asks until the cluster answers, or time is over.
-fn await_cluster(writer: &Writer, settings: &KafkaSettings, clock: &SharedClock) -> Result<u16, LogError> {
+fn await_cluster(writer: &Writer, settings: &KafkaSettings, clock: &SharedClock, health: &Health) -> Result<u16, LogError> {
     let names = settings.topic_names();
     let deadline = clock.monotonic() + settings.open_wait;
     let mut unfit = 0;
@@ -200,16 +200,17 @@ fn await_cluster(writer: &Writer, settings: &KafkaSettings, clock: &SharedClock)
             }
             Look::Away(what) => what,
         };
+        // Also where librdkafka says what it ran into.
+        client.poll(LOOK_EVERY);
         // Names of hosts are no secrets; the operator needs them.
         if clock.monotonic() >= deadline {
             let brokers = settings.brokers.join(", ");
+            let what = health.refusal().unwrap_or(what);
             return Err(LogError::Io(std::io::Error::other(format!(
                 "kafka at {brokers} does not answer ({what}): start it, or correct log.url"
             ))));
         }
         tracing::info!(what, "waiting for kafka");
-        // Also where librdkafka says what it ran into.
-        client.poll(LOOK_EVERY);
     }
 }
 

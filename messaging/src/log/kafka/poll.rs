@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -136,7 +136,13 @@ impl Poller {
             self.lose();
             return;
         }
-        tracing::warn!(%error, "kafka consumer");
+        // While brokers are away this comes with every try to reach them; that they are, the health says once.
+        let away = [RDKafkaErrorCode::AllBrokersDown, RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::Resolve];
+        if error.rdkafka_error_code().is_some_and(|code| away.contains(&code)) {
+            tracing::debug!(%error, "kafka consumer");
+        } else {
+            tracing::warn!(%error, "kafka consumer");
+        }
     }
 
     /// Acts on what the group decided.
@@ -252,6 +258,10 @@ impl Poller {
     fn leave(self) {
         self.group.let_go();
         self.consumer.context().closing.store(true, std::sync::atomic::Ordering::Release);
+        // A rebalance that nobody acted on yet would hold up the end for ever.
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!(%error, "kafka partitions were not given back before leaving the group");
+        }
         let mut consumer = self.consumer;
         for _ in 0..LET_GO_ROUNDS {
             // A commit or a look may have borrowed it. Dropping it waits for the group, so that is done here and not where they run.

@@ -6,6 +6,7 @@
 //! Idempotence keeps the order within a partition and drops what librdkafka itself sends twice. A record that was not acknowledged in time
 //! is an error, whatever becomes of it: it may still arrive, which is a repetition, never a loss.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -118,6 +119,8 @@ pub(super) struct Deliveries {
     health: Arc<Health>,
     clock: SharedClock,
     max_record: usize,
+    /// Records that wait for their acknowledgement. librdkafka's own count has its events in it too.
+    open: Arc<AtomicUsize>,
     /// The highest position that was acknowledged, by topic and partition: stands in for one that the broker did not tell.
     highest: Mutex<[Vec<u64>; Topic::ALL.len()]>,
 }
@@ -157,8 +160,10 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.health.suspected();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.health.suspected(),
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => self.health.refused(reason),
+            _ => {}
         }
         tracing::debug!(%error, reason, "kafka producer");
     }
@@ -181,6 +186,7 @@ impl ProducerContext for Deliveries {
                 Err(error_for_caller)
             }
         };
+        self.open.fetch_sub(1, Ordering::Relaxed);
         slot.batch.settle(slot.index, slot.topic, result, &self.clock);
     }
 }
@@ -193,14 +199,16 @@ pub(super) struct Writer {
     topics: [String; Topic::ALL.len()],
     clock: SharedClock,
     health: Arc<Health>,
+    open: Arc<AtomicUsize>,
     client: ArcSwap<Client>,
 }
 
 impl Writer {
     /// Makes the producer. Talks to nobody yet.
     pub fn new(settings: Arc<KafkaSettings>, clock: SharedClock, health: Arc<Health>) -> Result<Self, LogError> {
-        let client = make_client(&settings, &clock, &health)?;
-        Ok(Self { topics: settings.topic_names(), settings, clock, health, client: ArcSwap::from_pointee(client) })
+        let open = Arc::new(AtomicUsize::new(0));
+        let client = make_client(&settings, &clock, &health, &open)?;
+        Ok(Self { topics: settings.topic_names(), settings, clock, health, open, client: ArcSwap::from_pointee(client) })
     }
 
     /// The client, for questions to the cluster.
@@ -210,7 +218,7 @@ impl Writer {
 
     /// Records that wait for their acknowledgement.
     pub fn queued(&self) -> usize {
-        usize::try_from(self.client.load().in_flight_count()).unwrap_or_default()
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Hands a batch to librdkafka; or what came of it at once. Never waits.
@@ -271,7 +279,10 @@ impl Writer {
             .partition(i32::from(record.partition))
             .timestamp(timestamp)
             .payload(&record.payload);
+        // Before it is sent: its acknowledgement may be faster than we are.
+        self.open.fetch_add(1, Ordering::Relaxed);
         client.send(sent).map_err(|(error, _)| {
+            self.open.fetch_sub(1, Ordering::Relaxed);
             let error_for_caller = client.context().append_error(&error);
             if error_for_caller == AppendError::Away {
                 self.health.failed(&error);
@@ -301,7 +312,7 @@ impl Writer {
 
     /// Puts a new producer in the place of one that will never deliver again. What was open with it has failed.
     fn replace(&self, broken: Arc<Client>) {
-        match make_client(&self.settings, &self.clock, &self.health) {
+        match make_client(&self.settings, &self.clock, &self.health, &self.open) {
             Ok(client) => self.client.store(Arc::new(client)),
             Err(error) => {
                 tracing::error!(%error, "no new kafka producer; tried again");
@@ -325,11 +336,12 @@ impl Writer {
     }
 }
 
-fn make_client(settings: &KafkaSettings, clock: &SharedClock, health: &Arc<Health>) -> Result<Client, LogError> {
+fn make_client(settings: &KafkaSettings, clock: &SharedClock, health: &Arc<Health>, open: &Arc<AtomicUsize>) -> Result<Client, LogError> {
     let context = Deliveries {
         health: health.clone(),
         clock: clock.clone(),
         max_record: settings.max_record,
+        open: open.clone(),
         highest: Mutex::new(Default::default()),
     };
     settings.producer().create_with_context(context).map_err(|error| broker_error("the kafka producer is not made", &error))
