@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -142,7 +143,12 @@ impl Member {
 
     /// Goes on until it has so many shards.
     pub async fn until_has(&mut self, shards: usize) {
-        while self.readers.len() != shards {
+        self.until_has_about(shards..=shards).await;
+    }
+
+    /// Goes on until it has a number of shards in the range.
+    pub async fn until_has_about(&mut self, shards: RangeInclusive<usize>) {
+        while !shards.contains(&self.readers.len()) {
             drop(self.next().await);
         }
     }

@@ -27,8 +27,10 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The least and the longest `delivery_timeout`: below, a healthy cluster's election fails appends; above, platforms give up before us.
 const DELIVERY_TIMEOUT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-/// Records of one partition that librdkafka fetches ahead of our queues.
-const PREFETCH_RECORDS: usize = 5_000;
+/// Records of one partition that librdkafka fetches ahead of our queues. A pause throws them away, so they are fewer than a lane holds.
+const PREFETCH_RECORDS: usize = 1_000;
+/// Bytes of one partition that one fetch brings, unless its first record is larger.
+const FETCH_BYTES: usize = 512 << 10;
 /// KiB that librdkafka fetches ahead of our queues, all partitions together.
 const PREFETCH_KIB: usize = 32 << 10;
 /// Wait before the next fetch when the prefetch is full; librdkafka's own second would be a hole in every catch-up.
@@ -310,6 +312,7 @@ impl KafkaSettings {
         config.set("check.crcs", "true");
         config.set("queued.min.messages", PREFETCH_RECORDS.to_string());
         config.set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
+        config.set("max.partition.fetch.bytes", FETCH_BYTES.to_string());
         config.set("fetch.queue.backoff.ms", millis(PREFETCH_BACKOFF));
         self.add_properties(config)
     }

@@ -15,9 +15,9 @@ use crate::clock::Timestamp;
 use crate::log::{Entry, Lag, LogError, Position, ShardReader, Topic};
 
 /// Records of one lane that wait to be taken; beyond, its partition is paused.
-pub(super) const LANE_RECORDS: usize = 2_048;
+pub(super) const LANE_RECORDS: usize = 4_096;
 /// Bytes of one lane that wait to be taken; beyond, its partition is paused.
-pub(super) const LANE_BYTES: usize = 8 << 20;
+pub(super) const LANE_BYTES: usize = 4 << 20;
 /// Places of one lane whose time is remembered. Beyond, every second one is forgotten.
 const SAMPLES: usize = 1_024;
 
