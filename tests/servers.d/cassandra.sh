@@ -86,7 +86,7 @@ cassandra_define() { # name, members to know of, nodes, host, native port, stora
   agent="$(compgen -G "$jars/jamm-*.jar")"
   mkdir -p "$DIR/$1/conf" "$DIR/$1/tmp"
   (
-    cd "$DIR/$1"
+    cd "$DIR/$1" || exit 1
     cassandra_yaml "$4" "$5" "$6" >conf/cassandra.yaml
     cassandra_logback >conf/logback.xml
     cassandra_options "$3" "$7" >jvm.opts

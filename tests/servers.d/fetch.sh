@@ -41,8 +41,9 @@ cached() { # name, command that fills the folder given as its last argument...
     [ -d "$target" ] && exit 0
     say "fetch $name"
     rm -rf "$target.part"
-    mkdir -p "$target.part"
-    "$@" "$target.part"
+    mkdir -p "$target.part" || exit 1
+    # Within `||` a failure does not end the shell by itself.
+    "$@" "$target.part" || exit 1
     mv "$target.part" "$target"
   ) || fail "$name could not be fetched"
 }
@@ -84,7 +85,7 @@ fetch_cassandra() {
 fetch_debian_redis() { # folder
   command -v apt-get >/dev/null 2>&1 || fail "redis-server is missing; install it (version $REDIS_VERSION)"
   (
-    cd "$1"
+    cd "$1" || exit 1
     [ "$(apt-cache pkgnames redis-server)" ] || { [ "$(id -u)" = 0 ] && apt-get update -q >/dev/null 2>&1; } || true
     # The program itself is in redis-tools; the rest are libraries that a bare system may lack.
     local packages
@@ -94,7 +95,7 @@ fetch_debian_redis() { # folder
       [ "$(id -u)" = 0 ] && apt-get update -q >/dev/null 2>&1
       apt-get download -q redis-server "${packages[@]}" >log 2>&1 || { cat log >&2; fail "apt-get cannot download redis-server; install it"; }
     fi
-    for package in *.deb; do dpkg -x "$package" .; done
+    for package in *.deb; do dpkg -x "$package" . || fail "$package cannot be unpacked"; done
     rm -f ./*.deb log
   )
 }

@@ -38,6 +38,9 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=$replicas
 share.coordinator.state.topic.min.isr=$in_sync
 group.initial.rebalance.delay.ms=0
+# A broker that was killed may register again only when its last session is over (usually 9 s).
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 END
 }
@@ -65,7 +68,7 @@ kafka_java() { # arguments of java...
 kafka_define() { # name, node id, brokers, port, controller port, voters, cluster id
   mkdir -p "$DIR/$1"
   (
-    cd "$DIR/$1"
+    cd "$DIR/$1" || exit 1
     local format=(format -t "$7" -c server.properties) heap=("${KAFKA_HEAP_ONE[@]}")
     [ "$3" = 1 ] && format+=(--standalone)
     [ "$3" = 1 ] || heap=("${KAFKA_HEAP_OF_THREE[@]}")

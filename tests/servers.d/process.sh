@@ -55,6 +55,7 @@ define() { # name, kind, host, port, members, command...
   echo "$4" >"$folder/port"
   echo "$5" >"$folder/members"
   shift 5
+  # shellcheck disable=SC2016 # what is in single quotes is for the other shell
   {
     echo '#!/usr/bin/env bash'
     echo 'line="$(cat "/proc/$$/stat")"'
