@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Apache Cassandra, one node or three on 127.0.0.1 to 127.0.0.3 with the same ports.
 
-CASSANDRA_HEAP_ONE=(-Xms512m -Xmx768m -XX:+UseG1GC)
-CASSANDRA_HEAP_OF_THREE=(-Xms256m -Xmx512m -XX:+UseSerialGC)
+CASSANDRA_HEAP_ONE=(-Xms512m -Xmx768m)
+CASSANDRA_HEAP_OF_THREE=(-Xms256m -Xmx512m)
 
 cassandra_names() { # nodes
   echo cassandra
@@ -73,10 +73,11 @@ cassandra_options() { # nodes, JMX port
   local heap=("${CASSANDRA_HEAP_ONE[@]}") ring=1
   # With several, the second finds no seed when the ring's delay is as short as one node may have it.
   [ "$1" = 1 ] || { heap=("${CASSANDRA_HEAP_OF_THREE[@]}") ring=3000; }
-  printf '%s\n' "${heap[@]}" -XX:+PerfDisableSharedMem -Djdk.attach.allowAttachSelf=true \
+  printf '%s\n' "${heap[@]}" -XX:+UseSerialGC -XX:+PerfDisableSharedMem -Djdk.attach.allowAttachSelf=true \
     "-Djava.io.tmpdir=$PWD/tmp" "-Djna.tmpdir=$PWD/tmp" "-Dlogback.configurationFile=$PWD/conf/logback.xml" \
     "-Dcassandra.config=file://$PWD/conf/cassandra.yaml" "-Dcassandra.storagedir=$PWD/storage" \
     "-Dcassandra.jmx.local.port=$2" -Dcassandra.skip_wait_for_gossip_to_settle=0 "-Dcassandra.ring_delay_ms=$ring"
+  jit
   [ "$1" = 1 ] || echo "-Dcassandra.consistent.rangemovement=false"
   cassandra_opens
 }

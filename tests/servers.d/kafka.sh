@@ -75,7 +75,8 @@ kafka_define() { # name, node id, brokers, port, controller port, voters, cluste
     kafka_properties "$2" "$3" "$4" "$5" "$6" >server.properties
     kafka_log4j >log4j2.properties
     kafka_java -XX:TieredStopAtLevel=1 kafka.tools.StorageTool "${format[@]}" >log 2>&1 || trouble "$1" "could not be formatted"
-    define "$1" kafka 127.0.0.1 "$4" "$3" java "${heap[@]}" -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
+    # shellcheck disable=SC2046 # no option or one
+    define "$1" kafka 127.0.0.1 "$4" "$3" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
       -Djava.io.tmpdir="$PWD/tmp" -Dlog4j2.configurationFile="$PWD/log4j2.properties" \
       -cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka server.properties
   )
