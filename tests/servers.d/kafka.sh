@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# Apache Kafka in KRaft mode, one broker or three; each is broker and controller.
+
+KAFKA_HEAP_ONE=(-Xms256m -Xmx512m)
+KAFKA_HEAP_OF_THREE=(-Xms128m -Xmx320m)
+
+kafka_names() { # brokers
+  echo kafka
+  [ "$1" = 1 ] || printf 'kafka-2\nkafka-3\n'
+}
+
+# Every line that may differ between one broker and three is here.
+kafka_properties() { # node id, brokers, port, controller port, voters
+  local replicas=1 in_sync=1
+  [ "$2" = 1 ] || { replicas=3 in_sync=2; }
+  echo "process.roles=broker,controller"
+  echo "node.id=$1"
+  if [ "$2" = 1 ]; then
+    echo "controller.quorum.bootstrap.servers=127.0.0.1:$4"
+  else
+    echo "controller.quorum.voters=$5"
+  fi
+  cat <<END
+listeners=PLAINTEXT://127.0.0.1:$3,CONTROLLER://127.0.0.1:$4
+advertised.listeners=PLAINTEXT://127.0.0.1:$3
+inter.broker.listener.name=PLAINTEXT
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$PWD/data
+num.partitions=1
+default.replication.factor=$replicas
+min.insync.replicas=$in_sync
+offsets.topic.replication.factor=$replicas
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=$replicas
+transaction.state.log.min.isr=$in_sync
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=$replicas
+share.coordinator.state.topic.min.isr=$in_sync
+group.initial.rebalance.delay.ms=0
+# A broker that was killed may register again only when its last session is over (usually 9 s).
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
+auto.create.topics.enable=false
+END
+}
+
+kafka_log4j() {
+  cat <<'END'
+status=warn
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d{ISO8601} %p %c{1}: %m%n
+rootLogger.level=warn
+rootLogger.appenderRef.out.ref=out
+END
+}
+
+kafka_java() { # arguments of java...
+  # Everything that a JVM leaves in /tmp stays in the server's folder, and goes with it.
+  mkdir -p tmp
+  java -XX:+PerfDisableSharedMem -Djava.io.tmpdir="$PWD/tmp" -Dlog4j2.configurationFile="$PWD/log4j2.properties" \
+    -cp "$CACHE/kafka-$KAFKA_VERSION/*" "$@"
+}
+
+# Writes the folder of one broker and formats its data.
+kafka_define() { # name, node id, brokers, port, controller port, voters, cluster id
+  mkdir -p "$DIR/$1"
+  (
+    cd "$DIR/$1" || exit 1
+    local format=(format -t "$7" -c server.properties) heap=("${KAFKA_HEAP_ONE[@]}")
+    [ "$3" = 1 ] && format+=(--standalone)
+    [ "$3" = 1 ] || heap=("${KAFKA_HEAP_OF_THREE[@]}")
+    kafka_properties "$2" "$3" "$4" "$5" "$6" >server.properties
+    kafka_log4j >log4j2.properties
+    kafka_java -XX:TieredStopAtLevel=1 kafka.tools.StorageTool "${format[@]}" >log 2>&1 || trouble "$1" "could not be formatted"
+    # shellcheck disable=SC2046 # no option or one
+    define "$1" kafka 127.0.0.1 "$4" "$3" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
+      -Djava.io.tmpdir="$PWD/tmp" -Dlog4j2.configurationFile="$PWD/log4j2.properties" \
+      -cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka server.properties
+  )
+}
+
+kafka_create() { # brokers
+  local ports voters cluster index=0 name tasks=()
+  mapfile -t ports < <("$PYTHON" "$PROBE" ports $((2 * $1)))
+  voters="1@127.0.0.1:${ports[1]}"
+  [ "$1" = 1 ] || voters+=",2@127.0.0.1:${ports[3]},3@127.0.0.1:${ports[5]}"
+  # A cluster id is 16 random bytes in URL-safe base64.
+  cluster="$("$PYTHON" -c 'import base64, os; print(base64.urlsafe_b64encode(b"\1" + os.urandom(15)).decode().rstrip("="))')"
+  for name in $(kafka_names "$1"); do
+    kafka_define "$name" $((index + 1)) "$1" "${ports[2 * index]}" "${ports[2 * index + 1]}" "$voters" "$cluster" &
+    tasks+=($!)
+    index=$((index + 1))
+  done
+  all "${tasks[@]}"
+}
+
+up_kafka() { # brokers
+  local name
+  fetch_kafka
+  [ -f "$DIR/kafka/run" ] || kafka_create "$1"
+  [ "$(field kafka members)" = "$1" ] || fail "$DIR has Kafka with $(field kafka members) broker(s), not $1; run down first"
+  for name in $(kafka_names "$1"); do
+    pid_of "$name" >/dev/null || launch "$name"
+  done
+  for name in $(kafka_names "$1"); do ensure "$name"; done
+}
