@@ -23,8 +23,6 @@ use crate::backends::{self, Backends};
 const ANSWER_MAX: usize = 64 * 1024;
 /// Lines of the tail that a slow reader may lag behind.
 const TAIL_LINES: usize = 1024;
-/// How long a shard's lease holds without renewal.
-const LEASE_TTL: Duration = Duration::from_secs(10);
 /// How often a process looks whether the directory changed.
 const DIRECTORY_POLL: Duration = Duration::from_secs(1);
 /// How often histograms are drained and gauges set.
@@ -285,7 +283,7 @@ fn router_options(config: &Config) -> router::Options {
     router::Options {
         max_in_flight_per_shard: config.router.max_in_flight_per_shard.max(1024),
         commit_interval: config.router.commit_interval,
-        lease_ttl: LEASE_TTL,
+        lease_ttl: config.router.lease,
         drain: config.drain.router,
         webhooks: Arc::new(router::WebhookSettings {
             timeout: webhooks.timeout,

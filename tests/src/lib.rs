@@ -16,8 +16,12 @@ use bench::platform::{SimOptions, StatusDelays};
 use messaging::clock::{SharedClock, SystemClock};
 use serde_json::{Value, json};
 
+mod backend;
+
+pub use backend::Backend;
+
 /// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 /// The customer's number.
 pub const PHONE: &str = "15550100";
 /// The customer's chat.
@@ -199,6 +203,7 @@ impl System {
     /// With choices.
     pub async fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
+        let backend = Backend::of_run();
         let config = format!(
             r#"
 [node]
@@ -208,14 +213,7 @@ public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 [auth]
 bootstrap_key_file = "{0}/first-key"
-[log]
-partitions = 8
-[log.embedded]
-segment = "16MiB"
-[store.embedded]
-cache = "32MiB"
-[limits]
-api_per_key = "100000/s"
+{2}
 [telemetry]
 log_format = "json"
 [webhooks]
@@ -231,13 +229,15 @@ clock_control = true
 {1}
 "#,
             dir.path().display(),
-            setup.config
+            setup.config,
+            backend.config(),
         );
         let path = dir.path().join("trunkline.toml");
         std::fs::write(&path, config).expect("the folder takes a file");
         std::fs::create_dir_all(dir.path().join("data")).expect("a data folder");
         // Allows what only tests may do on this data (moving the clock).
         std::fs::write(dir.path().join("data").join(messaging::config::FOR_TESTS_FILE), "").expect("the folder takes a file");
+        backend.prepare(&path);
         let clock = Arc::new(SystemClock::default());
         let shared: SharedClock = clock.clone();
         let options = SimOptions { clock: shared, ..setup.platforms };

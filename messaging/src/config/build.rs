@@ -163,6 +163,7 @@ fn router(from: &mut Reader<'_>) -> RouterConfig {
     RouterConfig {
         shard_queue: from.count("router.shard_queue", 1..=1_000_000) as usize,
         max_in_flight_per_shard: from.count("router.max_in_flight_per_shard", 1..=100_000) as usize,
+        lease: from.duration("router.lease", SECOND),
         commit_interval: from.duration("router.commit_interval", MILLISECOND),
         dedup_window: from.duration("router.dedup_window", SECOND),
     }

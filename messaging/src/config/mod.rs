@@ -234,6 +234,8 @@ pub struct RouterConfig {
     pub shard_queue: usize,
     /// Records of a shard in work.
     pub max_in_flight_per_shard: usize,
+    /// How long a shard's lease holds without renewal.
+    pub lease: Duration,
     /// How often positions are written.
     pub commit_interval: Duration,
     /// How far the memory of recent ids reaches.
