@@ -92,3 +92,13 @@ fn run(config: &Path, words: &[&str]) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "trunkline {}: {text}", words.join(" "));
 }
+
+/// Stops, starts, kills, pauses or resumes one of the servers.
+pub async fn control(what: &str, server_name: &str) {
+    let dir = server("TRUNKLINE_TEST_SERVERS_DIR");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers");
+    let output = tokio::process::Command::new(script).args([what, server_name, "--dir", &dir]).stdin(Stdio::null()).output().await;
+    let output = output.expect("tests/servers runs");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "tests/servers {what} {server_name}: {text}");
+}
