@@ -27,18 +27,25 @@ mod measure {
     const RECORDS: usize = 300_000;
     const RECORD_BYTES: usize = 1_024;
     const TAKE: usize = 256;
+    const FINISH_EVERY: Duration = Duration::from_millis(200);
     /// Of `/proc/self/stat`, as Linux has it on every machine that we build for.
     const TICKS_PER_SECOND: f64 = 100.0;
 
-    /// CPU time of this process, user and system.
-    fn cpu() -> Duration {
-        let stat = std::fs::read_to_string("/proc/self/stat").expect("linux");
-        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().expect("a number") + fields[12].parse::<f64>().expect("a number");
-        Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
+    /// CPU seconds of this process by the names of its threads.
+    fn cpu() -> BTreeMap<String, f64> {
+        let mut used: BTreeMap<String, f64> = BTreeMap::new();
+        for task in std::fs::read_dir("/proc/self/task").expect("linux").flatten() {
+            let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+            let (name, rest) = stat.rsplit_once(')').expect("a name");
+            let name = name.split_once('(').expect("a name").1;
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            let ticks = fields[11].parse::<f64>().expect("a number") + fields[12].parse::<f64>().expect("a number");
+            *used.entry(name.to_owned()).or_default() += ticks / TICKS_PER_SECOND;
+        }
+        used
     }
 
-    struct Lap(&'static str, Instant, Duration);
+    struct Lap(&'static str, Instant, BTreeMap<String, f64>);
 
     impl Lap {
         fn begin(what: &'static str) -> Self {
@@ -46,8 +53,18 @@ mod measure {
         }
 
         fn end(self, records: usize) {
-            let (wall, used) = (self.1.elapsed().as_secs_f64(), (cpu() - self.2).as_secs_f64());
-            println!("{:8} {:9.0} records/s  {:5.2} us CPU a record", self.0, records as f64 / wall, used * 1e6 / records as f64);
+            let wall = self.1.elapsed().as_secs_f64();
+            let micros = |seconds: f64| seconds * 1e6 / records as f64;
+            let mut sum = 0.0;
+            let mut threads = String::new();
+            for (name, seconds) in cpu() {
+                let used = seconds - self.2.get(&name).copied().unwrap_or_default();
+                sum += used;
+                if micros(used) >= 0.05 {
+                    threads.push_str(&format!(" {name} {:.2}", micros(used)));
+                }
+            }
+            println!("{:7} {:8.0} records/s, {:5.2} us CPU a record:{threads}", self.0, records as f64 / wall, micros(sum));
         }
     }
 
@@ -65,12 +82,12 @@ mod measure {
         Admin::connect(&settings).expect("a client").apply(&plan(&[], &wanted, false)).await.expect("topics are made");
         let log = KafkaLog::open(settings, Arc::new(SystemClock::default())).await.expect("the log opens");
         println!("{partitions} partitions, {batch} records a batch, {tasks} tasks, {RECORD_BYTES} bytes, linger 2 ms, lz4");
-        append(&log, partitions, batch, tasks).await;
-        take(&log).await;
+        let records = append(&log, partitions, batch, tasks).await;
+        take(&log, records).await;
         log.close().await;
     }
 
-    async fn append(log: &Arc<KafkaLog>, partitions: u16, batch: usize, tasks: usize) {
+    async fn append(log: &Arc<KafkaLog>, partitions: u16, batch: usize, tasks: usize) -> usize {
         // Half of it compresses, half does not, as messages do.
         let mut payload = vec![b'a'; RECORD_BYTES];
         let mut state = 1_u64;
@@ -98,38 +115,44 @@ mod measure {
         for task in running {
             task.await.expect("appending works");
         }
-        lap.end(RECORDS / tasks / batch * tasks * batch);
+        let records = RECORDS / tasks / batch * tasks * batch;
+        lap.end(records);
+        records
     }
 
-    async fn take(log: &Arc<KafkaLog>) {
+    async fn take(log: &Arc<KafkaLog>, records: usize) {
         let ClaimChange::Assigned(readers) = log.claims().await else { panic!("nothing is assigned") };
         let lap = Lap::begin("take");
-        let mut left: BTreeMap<u16, u64> = BTreeMap::new();
-        for lag in log.lag() {
-            *left.entry(lag.partition).or_default() += lag.records;
-        }
         let mut reading = Vec::new();
-        let (sum, mut told) = tokio::sync::mpsc::channel(1_024);
+        let (tell, mut told) = tokio::sync::mpsc::channel(1_024);
         for mut reader in readers {
-            let (log, sum) = (log.clone(), sum.clone());
+            let tell = tell.clone();
             reading.push(tokio::spawn(async move {
                 loop {
                     reader.ready().await;
                     let entries = reader.take(Topic::Inbound, TAKE).await.expect("taking works");
                     let Some(last) = entries.last() else { continue };
                     let finished = Finished { topic: Topic::Inbound, shard: reader.shard(), position: last.position };
-                    if last.position.0 % 16 == 0 {
-                        log.finish(vec![finished]).await.expect("finishing works");
-                    }
-                    if sum.send(entries.len()).await.is_err() {
+                    if tell.send((finished, entries.len())).await.is_err() {
                         return;
                     }
                 }
             }));
         }
         let mut seen = 0;
-        while seen < RECORDS * 99 / 100 {
-            seen += told.recv().await.expect("readers run");
+        let mut finished = BTreeMap::new();
+        let mut finish_at = tokio::time::interval(FINISH_EVERY);
+        while seen < records {
+            tokio::select! {
+                Some((last, count)) = told.recv() => {
+                    finished.insert(last.shard, last);
+                    seen += count;
+                }
+                _ = finish_at.tick() => {
+                    let finished = std::mem::take(&mut finished).into_values().collect();
+                    log.finish(finished).await.expect("finishing works");
+                }
+            }
         }
         lap.end(seen);
         for task in reading {
