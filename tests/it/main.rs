@@ -1,6 +1,7 @@
 //! System tests over the real binary.
 
 mod bad_input;
+mod deploy;
 mod faults;
 mod flows;
 mod management;
