@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::BoxFuture;
 use crate::clock::{SharedClock, Timestamp};
 use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId, TenantId};
@@ -25,7 +27,7 @@ pub mod lazy;
 pub mod conformance;
 
 /// The queue in `later` that a row stands in: a destination's, or the shard's timers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Queue {
     /// Of an account or endpoint (its 16 bytes).
     Destination([u8; 16]),
@@ -34,7 +36,7 @@ pub enum Queue {
 }
 
 /// A row's key. The variant is the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Key {
     /// `state::Conversation`, sealed.
     Conversation(TenantId, ConversationId),
