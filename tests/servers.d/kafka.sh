@@ -66,6 +66,8 @@ kafka_java() { # arguments of java...
 
 # Writes the folder of one broker and formats its data.
 kafka_define() { # name, node id, brokers, port, controller port, voters, cluster id
+  # A half-made broker of a call that was broken off must not be formatted twice.
+  rm -rf "${DIR:?}/$1"
   mkdir -p "$DIR/$1"
   (
     cd "$DIR/$1" || exit 1
@@ -76,7 +78,7 @@ kafka_define() { # name, node id, brokers, port, controller port, voters, cluste
     kafka_log4j >log4j2.properties
     kafka_java -XX:TieredStopAtLevel=1 kafka.tools.StorageTool "${format[@]}" >log 2>&1 || trouble "$1" "could not be formatted"
     # shellcheck disable=SC2046 # no option or one
-    define "$1" kafka 127.0.0.1 "$4" "$3" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
+    define "$1" kafka 127.0.0.1 "$4" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
       -Djava.io.tmpdir="$PWD/tmp" -Dlog4j2.configurationFile="$PWD/log4j2.properties" \
       -cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka server.properties
   )
@@ -95,15 +97,17 @@ kafka_create() { # brokers
     index=$((index + 1))
   done
   all "${tasks[@]}"
+  echo "$1" >"$DIR/kafka/brokers"
 }
 
 up_kafka() { # brokers
   local name
   fetch_kafka
-  [ -f "$DIR/kafka/run" ] || kafka_create "$1"
-  [ "$(field kafka members)" = "$1" ] || fail "$DIR has Kafka with $(field kafka members) broker(s), not $1; run down first"
+  [ -f "$DIR/kafka/brokers" ] || kafka_create "$1"
+  [ "$(field kafka brokers)" = "$1" ] || fail "$DIR has Kafka with $(field kafka brokers) broker(s), not $1; run down first"
   for name in $(kafka_names "$1"); do
     pid_of "$name" >/dev/null || launch "$name"
   done
   for name in $(kafka_names "$1"); do ensure "$name"; done
+  await_all kafka
 }
