@@ -4,6 +4,7 @@
 //! only (`tail`) and is read in as the head drains.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
@@ -18,6 +19,11 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 pub const WINDOW_MAX: usize = 4096;
 /// Timers that are indexed.
 pub const TIMERS_MAX: usize = 16_384;
+/// A timer's place: hundredths of a second above, then 8 bits of the lease's epoch, then a counter.
+const TIMER_SLOT_SHIFT: u32 = 26;
+const TIMER_COUNT_BITS: u32 = 18;
+/// How soon an entry is looked at again whose conversation is busy in memory.
+const BUSY_LOOK: Duration = Duration::from_millis(20);
 
 /// A row at its place.
 #[derive(Debug, Clone)]
@@ -50,6 +56,8 @@ pub struct Later {
     timers: BTreeMap<u64, LaterRow>,
     timers_tail: Option<u64>,
     last_order: u64,
+    epoch: u64,
+    timer_count: u64,
 }
 
 fn encode(row: &LaterRow) -> Vec<u8> {
@@ -62,9 +70,9 @@ pub fn decode(bytes: &[u8]) -> Option<LaterRow> {
 }
 
 impl Later {
-    /// An empty index.
-    pub fn new(shard: u16) -> Self {
-        Self { shard, queues: Map::default(), timers: BTreeMap::new(), timers_tail: None, last_order: 0 }
+    /// An empty index of a shard, under a lease.
+    pub fn new(shard: u16, epoch: u64) -> Self {
+        Self { shard, queues: Map::default(), timers: BTreeMap::new(), timers_tail: None, last_order: 0, epoch, timer_count: 0 }
     }
 
     /// Lays a stored row in at the start, in key order. What does not fit goes on in the store.
@@ -124,9 +132,9 @@ impl Later {
 
     /// Sets a timer.
     pub fn set_timer(&mut self, row: LaterRow, now: Timestamp) -> Write {
-        let mut order = row.due.as_micros().max(1);
+        let mut order = self.timer_place(row.due);
         while self.timers.contains_key(&order) {
-            order += 1;
+            order = self.timer_place(row.due);
         }
         let write = Write::put(Key::Later(self.shard, Queue::Timers, order), encode(&row), now);
         if self.timers_tail.is_none_or(|tail| order < tail) {
@@ -138,6 +146,15 @@ impl Later {
             }
         }
         write
+    }
+
+    /// A place for a timer: by due time in hundredths of a second, then by lease and a counter. Platforms tell time in whole seconds,
+    /// so many timers are due at one instant; the place must be new without a look at those that stand in the store only.
+    fn timer_place(&mut self, due: Timestamp) -> u64 {
+        self.timer_count = self.timer_count.wrapping_add(1);
+        let slot = (due.as_micros() / 10_000).min(u64::MAX >> TIMER_SLOT_SHIFT);
+        let lease = (self.epoch & 0xff) << TIMER_COUNT_BITS;
+        slot << TIMER_SLOT_SHIFT | lease | self.timer_count & ((1 << TIMER_COUNT_BITS) - 1)
     }
 
     /// Takes due timers out, with the writes that delete their rows.
@@ -218,15 +235,19 @@ impl Later {
                 continue;
             }
             let overdue = entry.row.deadline <= now;
-            if entry.in_flight || busy(conversation) || ((held || entry.row.due > now) && !overdue) {
-                if !entry.in_flight {
+            let busy = !entry.in_flight && busy(conversation);
+            if entry.in_flight || busy || ((held || entry.row.due > now) && !overdue) {
+                if busy {
+                    next = next.min(now.plus(BUSY_LOOK));
+                } else if !entry.in_flight {
                     next = next.min(entry.row.due.max(if held { queue.hold_until } else { Timestamp::ZERO })).min(entry.row.deadline);
                 }
                 blocked.insert(conversation);
                 continue;
             }
             if queue.in_flight >= in_flight_max {
-                next = Timestamp::ZERO;
+                // The end of one of them looks again: until then there is nothing to wake for.
+                next = Timestamp::MAX;
                 break;
             }
             entry.in_flight = true;
@@ -268,7 +289,8 @@ impl Later {
         queue.in_flight -= usize::from(std::mem::take(&mut entry.in_flight));
         entry.row.due = due;
         entry.row.attempts = attempts;
-        queue.next = queue.next.min(due);
+        // One less under way: another may go now.
+        queue.next = Timestamp::ZERO;
         Some(Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&entry.row), now))
     }
 
@@ -380,7 +402,7 @@ mod tests {
         /// Whatever happens, a conversation's rows come out in the order in which they went in, one at a time, and all of them.
         #[test]
         fn order_holds_per_conversation(steps in steps()) {
-            let mut later = Later::new(0);
+            let mut later = Later::new(0, 1);
             let mut now = Timestamp::from_secs(1000);
             let mut number = 0;
             let mut waiting: HashMap<ConversationId, VecDeque<u64>> = HashMap::new();
@@ -438,9 +460,45 @@ mod tests {
         }
     }
 
+    /// Many timers of one instant, more than the index holds, by two owners: each has a place of its own.
+    #[test]
+    fn timers_of_one_instant_have_places_of_their_own() {
+        let due = Timestamp::from_secs(1_800_000_000);
+        let mut places = HashSet::new();
+        for epoch in [1, 2] {
+            let mut later = Later::new(0, epoch);
+            for number in 0..TIMERS_MAX as u64 * 2 {
+                let mut row = row(1, number);
+                row.due = due;
+                places.insert(later.set_timer(row, Timestamp::ZERO).key);
+            }
+        }
+        assert_eq!(places.len(), TIMERS_MAX * 4);
+    }
+
+    /// What cannot go before something else ends must not wake the shard: it would spin.
+    #[test]
+    fn nothing_wakes_for_what_cannot_go() {
+        let now = Timestamp::from_secs(1000);
+        let mut later = Later::new(0, 1);
+        for conversation in 0..8 {
+            later.push(DESTINATION, row(conversation, u64::from(conversation)), now);
+        }
+        assert!(later.next_wake(Timestamp::MAX) <= now);
+        let taken = later.take_ready(DESTINATION, now, 4, |_| false);
+        assert_eq!((taken.len(), later.next_wake(Timestamp::MAX)), (4, Timestamp::MAX), "as many under way as may be");
+        later.again(DESTINATION, taken[0].order, Timestamp::from_secs(2000), 1, now);
+        assert!(later.next_wake(Timestamp::MAX) <= now, "one may go now");
+        assert_eq!(later.take_ready(DESTINATION, now, 4, |_| false).len(), 1);
+        later.done(DESTINATION, taken[1].order, now);
+        assert!(later.next_wake(Timestamp::MAX) <= now, "one may go now");
+        assert_eq!(later.take_ready(DESTINATION, now, 8, |_| true).len(), 0);
+        assert!(later.next_wake(Timestamp::MAX) > now, "busy in memory: a little later");
+    }
+
     #[test]
     fn timers_fire_in_order_and_once() {
-        let mut later = Later::new(0);
+        let mut later = Later::new(0, 1);
         let now = Timestamp::from_secs(1000);
         for seconds in [30, 10, 20, 10] {
             let mut row = row(1, seconds);

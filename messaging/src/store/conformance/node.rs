@@ -47,7 +47,13 @@ pub(super) async fn a_lease_ends_with_its_time(Subject { store, clock }: Subject
 
     clock.advance(TTL);
     let third = held(&*store, shard, 2).await;
-    assert!(third.epoch > second.epoch, "who let it end may have been another's in between: a higher epoch");
+    assert_eq!((third.epoch, third.until), (second.epoch, clock.now().plus(TTL)), "nobody had it in between: it goes on");
+
+    clock.advance(TTL);
+    let fourth = held(&*store, shard, 1).await;
+    assert!(fourth.epoch > third.epoch, "a new owner has a higher epoch");
+    clock.advance(TTL);
+    assert!(held(&*store, shard, 2).await.epoch > fourth.epoch, "who had it before another is a new owner");
 }
 
 pub(super) async fn a_lease_is_given_back_by_its_holder_only(Subject { store, .. }: Subject, place: Place) {

@@ -1,0 +1,95 @@
+//! The backends that several processes share.
+
+#[cfg(feature = "kafka")]
+pub use with_kafka::{kafka, kafka_settings};
+
+#[cfg(feature = "kafka")]
+mod with_kafka {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use anyhow::Context;
+    use messaging::clock::SharedClock;
+    use messaging::config::{Config, KafkaCompression, KafkaConfig, RECORD_OVERHEAD, Role};
+    use messaging::log::kafka::{self, Compression, KafkaSettings, Sasl, SaslMechanism, Tls};
+    use messaging::log::{Log, LogError, spool};
+    use messaging::seal::Secret;
+
+    /// Where a gateway keeps how many partitions the topics have, so that it can start while Kafka is away.
+    const PARTITIONS_FILE: &str = "kafka-partitions";
+    /// How long a start waits for Kafka before it goes on without.
+    const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+    /// The log that the gateway appends to (with its spool), and the one that the router reads.
+    pub async fn kafka(
+        config: &Config,
+        kafka: &KafkaConfig,
+        data_dir: &Path,
+        clock: &SharedClock,
+    ) -> anyhow::Result<(Arc<dyn Log>, Arc<dyn Log>)> {
+        let kept = data_dir.join(PARTITIONS_FILE);
+        let mut settings = kafka_settings(config, kafka)?;
+        settings.open_wait = FIRST_WAIT;
+        let log = match kafka::open(settings.clone(), clock.clone()).await {
+            Ok(log) => log,
+            Err(LogError::Io(error)) => {
+                settings.partitions = std::fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok());
+                anyhow::ensure!(settings.partitions.is_some(), "log.url: {error}, and this process never saw its topics");
+                tracing::warn!(%error, "kafka is away: starting with what is known of its topics");
+                kafka::open(settings, clock.clone()).await.context("log.url")?
+            }
+            Err(error) => return Err(error).context("log.url"),
+        };
+        std::fs::write(&kept, log.partitions().to_string()).with_context(|| format!("{} cannot be written", kept.display()))?;
+        if !config.has_role(Role::Gateway) {
+            return Ok((log.clone(), log));
+        }
+        let settings = config.spool(kafka, data_dir, log.partitions());
+        let ingress = spool::open(log.clone(), settings, clock.clone()).await.context("the spool cannot be opened")?;
+        Ok((ingress, log))
+    }
+
+    /// What the configuration says of Kafka.
+    pub fn kafka_settings(config: &Config, kafka: &KafkaConfig) -> anyhow::Result<KafkaSettings> {
+        let tls = match (&kafka.tls_ca_file, kafka.tls) {
+            (Some(file), _) => Tls::Authorities(file.clone()),
+            (None, true) => Tls::System,
+            (None, false) => Tls::Off,
+        };
+        let sasl = match &kafka.sasl {
+            Some((mechanism, user, file)) => Some(sasl(mechanism, user, file)?),
+            None => None,
+        };
+        Ok(KafkaSettings {
+            topic_prefix: kafka.topic_prefix.clone(),
+            group: kafka.group.clone(),
+            instance_id: Some(kafka.instance_id.clone().unwrap_or_else(|| config.node.name.clone())),
+            role: if config.has_role(Role::Router) { kafka::Role::Consume } else { kafka::Role::Produce },
+            linger: kafka.linger,
+            batch_bytes: kafka.batch_bytes,
+            compression: match kafka.compression {
+                KafkaCompression::None => Compression::None,
+                KafkaCompression::Lz4 => Compression::Lz4,
+                KafkaCompression::Snappy => Compression::Snappy,
+                KafkaCompression::Gzip => Compression::Gzip,
+            },
+            queue_limit: kafka.queue_limit,
+            delivery_timeout: kafka.delivery_timeout,
+            session_timeout: kafka.session_timeout,
+            fetch_min_bytes: kafka.fetch_min_bytes,
+            fetch_max_wait: kafka.fetch_max_wait,
+            tls,
+            sasl,
+            max_record: config.log.max_record + RECORD_OVERHEAD as usize,
+            properties: kafka.properties.clone(),
+            ..KafkaSettings::new(kafka.brokers.clone())
+        })
+    }
+
+    fn sasl(mechanism: &str, user: &str, file: &Path) -> anyhow::Result<Sasl> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("log.kafka.sasl_password_file: {}", file.display()))?;
+        let mechanism = SaslMechanism::ALL.iter().copied().find(|one| one.name() == mechanism).context("log.kafka.sasl_mechanism")?;
+        Ok(Sasl { mechanism, user: user.to_owned(), password: Secret::new(text.trim()) })
+    }
+}
