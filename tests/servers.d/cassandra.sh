@@ -82,16 +82,16 @@ cassandra_options() { # nodes, JMX port
   cassandra_opens
 }
 
-cassandra_define() { # name, members to know of, nodes, host, native port, storage port, JMX port
+cassandra_define() { # name, nodes, host, native port, storage port, JMX port
   local jars="$CACHE/cassandra-$CASSANDRA_VERSION" agent
   agent="$(compgen -G "$jars/jamm-*.jar")"
   mkdir -p "$DIR/$1/conf" "$DIR/$1/tmp"
   (
     cd "$DIR/$1" || exit 1
-    cassandra_yaml "$4" "$5" "$6" >conf/cassandra.yaml
+    cassandra_yaml "$3" "$4" "$5" >conf/cassandra.yaml
     cassandra_logback >conf/logback.xml
-    cassandra_options "$3" "$7" >jvm.opts
-    define "$1" cassandra "$4" "$5" "$2" java "-javaagent:$agent" @jvm.opts -cp "conf:$jars/*" \
+    cassandra_options "$2" "$6" >jvm.opts
+    define "$1" cassandra "$3" "$4" java "-javaagent:$agent" @jvm.opts -cp "conf:$jars/*" \
       org.apache.cassandra.service.CassandraDaemon
   )
 }
@@ -100,7 +100,7 @@ cassandra_create() { # nodes
   local ports index=0 name
   mapfile -t ports < <("$PYTHON" "$PROBE" ports $((2 + $1)))
   for name in $(cassandra_names "$1"); do
-    cassandra_define "$name" $((index + 1)) "$1" "127.0.0.$((index + 1))" "${ports[0]}" "${ports[1]}" "${ports[index + 2]}"
+    cassandra_define "$name" "$1" "127.0.0.$((index + 1))" "${ports[0]}" "${ports[1]}" "${ports[index + 2]}"
     index=$((index + 1))
   done
   echo "$1" >"$DIR/cassandra/nodes"
@@ -113,4 +113,5 @@ up_cassandra() { # nodes
   [ "$(field cassandra nodes)" = "$1" ] || fail "$DIR has Cassandra with $(field cassandra nodes) node(s), not $1; run down first"
   # One after another: two nodes must not join a ring at the same time.
   for name in $(cassandra_names "$1"); do ensure "$name"; done
+  await_all cassandra
 }

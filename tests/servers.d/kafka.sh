@@ -10,7 +10,7 @@ kafka_names() { # brokers
 }
 
 # Every line that may differ between one broker and three is here.
-kafka_properties() { # node id, brokers, port, controller port, voters
+kafka_properties() { # node id, brokers, port, controller port, voters, secure port or nothing
   local replicas=1 in_sync=1
   [ "$2" = 1 ] || { replicas=3 in_sync=2; }
   echo "process.roles=broker,controller"
@@ -21,11 +21,11 @@ kafka_properties() { # node id, brokers, port, controller port, voters
     echo "controller.quorum.voters=$5"
   fi
   cat <<END
-listeners=PLAINTEXT://127.0.0.1:$3,CONTROLLER://127.0.0.1:$4
-advertised.listeners=PLAINTEXT://127.0.0.1:$3
+listeners=PLAINTEXT://127.0.0.1:$3,CONTROLLER://127.0.0.1:$4${6:+,SECURE://127.0.0.1:$6}
+advertised.listeners=PLAINTEXT://127.0.0.1:$3${6:+,SECURE://127.0.0.1:$6}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
 log.dirs=$PWD/data
 num.partitions=1
 default.replication.factor=$replicas
@@ -42,6 +42,20 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
+END
+  [ -z "$6" ] || kafka_secure_properties
+}
+
+# A listener with TLS and a password, by either of two mechanisms.
+kafka_secure_properties() {
+  local modules=org.apache.kafka.common.security password
+  password="$(cat "$DIR/tls/password")"
+  cat <<END
+ssl.keystore.type=PEM
+ssl.keystore.location=$DIR/tls/server.pem
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+listener.name.secure.scram-sha-512.sasl.jaas.config=$modules.scram.ScramLoginModule required;
+listener.name.secure.plain.sasl.jaas.config=$modules.plain.PlainLoginModule required user_$SECURE_USER="$password";
 END
 }
 
@@ -65,45 +79,55 @@ kafka_java() { # arguments of java...
 }
 
 # Writes the folder of one broker and formats its data.
-kafka_define() { # name, node id, brokers, port, controller port, voters, cluster id
+kafka_define() { # name, node id, brokers, port, controller port, voters, secure port or nothing, cluster id
+  # A half-made broker of a call that was broken off must not be formatted twice.
+  rm -rf "${DIR:?}/$1"
   mkdir -p "$DIR/$1"
   (
     cd "$DIR/$1" || exit 1
-    local format=(format -t "$7" -c server.properties) heap=("${KAFKA_HEAP_ONE[@]}")
+    local format=(format -t "$8" -c server.properties) heap=("${KAFKA_HEAP_ONE[@]}")
     [ "$3" = 1 ] && format+=(--standalone)
+    [ -z "$7" ] || format+=(--add-scram "SCRAM-SHA-512=[name=$SECURE_USER,password=$(cat "$DIR/tls/password")]")
     [ "$3" = 1 ] || heap=("${KAFKA_HEAP_OF_THREE[@]}")
-    kafka_properties "$2" "$3" "$4" "$5" "$6" >server.properties
+    kafka_properties "$2" "$3" "$4" "$5" "$6" "$7" >server.properties
     kafka_log4j >log4j2.properties
     kafka_java -XX:TieredStopAtLevel=1 kafka.tools.StorageTool "${format[@]}" >log 2>&1 || trouble "$1" "could not be formatted"
+    [ -z "$7" ] || echo "$7" >secure_port
     # shellcheck disable=SC2046 # no option or one
-    define "$1" kafka 127.0.0.1 "$4" "$3" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
+    define "$1" kafka 127.0.0.1 "$4" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
       -Djava.io.tmpdir="$PWD/tmp" -Dlog4j2.configurationFile="$PWD/log4j2.properties" \
       -cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka server.properties
   )
 }
 
 kafka_create() { # brokers
-  local ports voters cluster index=0 name tasks=()
-  mapfile -t ports < <("$PYTHON" "$PROBE" ports $((2 * $1)))
+  local ports voters cluster index=0 name secure_port="" tasks=()
+  [ -z "$secure" ] || make_certificates
+  mapfile -t ports < <("$PYTHON" "$PROBE" ports $((3 * $1)))
   voters="1@127.0.0.1:${ports[1]}"
-  [ "$1" = 1 ] || voters+=",2@127.0.0.1:${ports[3]},3@127.0.0.1:${ports[5]}"
+  [ "$1" = 1 ] || voters+=",2@127.0.0.1:${ports[4]},3@127.0.0.1:${ports[7]}"
   # A cluster id is 16 random bytes in URL-safe base64.
   cluster="$("$PYTHON" -c 'import base64, os; print(base64.urlsafe_b64encode(b"\1" + os.urandom(15)).decode().rstrip("="))')"
   for name in $(kafka_names "$1"); do
-    kafka_define "$name" $((index + 1)) "$1" "${ports[2 * index]}" "${ports[2 * index + 1]}" "$voters" "$cluster" &
+    [ -z "$secure" ] || secure_port="${ports[3 * index + 2]}"
+    kafka_define "$name" $((index + 1)) "$1" "${ports[3 * index]}" "${ports[3 * index + 1]}" "$voters" "$secure_port" "$cluster" &
     tasks+=($!)
     index=$((index + 1))
   done
   all "${tasks[@]}"
+  echo "$1" >"$DIR/kafka/brokers"
 }
 
 up_kafka() { # brokers
   local name
+  [ -z "$secure" ] || need openssl openssl
   fetch_kafka
-  [ -f "$DIR/kafka/run" ] || kafka_create "$1"
-  [ "$(field kafka members)" = "$1" ] || fail "$DIR has Kafka with $(field kafka members) broker(s), not $1; run down first"
+  [ -f "$DIR/kafka/brokers" ] || kafka_create "$1"
+  [ "$(field kafka brokers)" = "$1" ] || fail "$DIR has Kafka with $(field kafka brokers) broker(s), not $1; run down first"
+  [ -z "$secure" ] || [ -f "$DIR/kafka/secure_port" ] || fail "the Kafka of $DIR has no secure listener; run down first"
   for name in $(kafka_names "$1"); do
     pid_of "$name" >/dev/null || launch "$name"
   done
   for name in $(kafka_names "$1"); do ensure "$name"; done
+  await_all kafka
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # One server is one folder DIR/NAME:
 #   run        the script that becomes the server (it notes its pid, then `exec`s)
-#   kind, host, port, members   what the probe asks, and where
+#   kind, host, port   what the probe asks, and where
 #   pid        "PID STARTED": the kernel's start time tells our process from a later one that got the same number
 #   log        everything it said
 # Data, configuration and temporary files lie beside them, so that removing the folder removes all of it.
@@ -51,14 +51,13 @@ paused() { # pid
 }
 
 # Writes DIR/NAME/run. The command is quoted, so that no path is read by the shell again.
-define() { # name, kind, host, port, members, command...
+define() { # name, kind, host, port, command...
   local name="$1" folder="$DIR/$1"
   mkdir -p "$folder"
   echo "$2" >"$folder/kind"
   echo "$3" >"$folder/host"
   echo "$4" >"$folder/port"
-  echo "$5" >"$folder/members"
-  shift 5
+  shift 4
   # shellcheck disable=SC2016 # what is in single quotes is for the other shell
   {
     echo '#!/usr/bin/env bash'
@@ -88,16 +87,36 @@ launch() { # name
   done
 }
 
+# How many servers of a kind run: those that must see each other.
+running() { # kind
+  local name pid count=0
+  for name in $(names); do
+    if [ "$(field "$name" kind)" = "$1" ] && pid="$(pid_of "$name")" && ! paused "$pid"; then count=$((count + 1)); fi
+  done
+  echo "$count"
+}
+
 await() { # name
-  local pid why
+  local pid why kind
+  kind="$(field "$1" kind)"
   pid="$(pid_of "$1")" || trouble "$1" "ended at once"
-  why="$("$PYTHON" "$PROBE" await "$(field "$1" kind)" "$(field "$1" host)" "$(field "$1" port)" "$(field "$1" members)" \
-    "$pid" "$START_SECONDS")" || trouble "$1" "did not answer within $START_SECONDS s: $why"
+  why="$("$PYTHON" "$PROBE" await "$kind" "$(field "$1" host)" "$(field "$1" port)" "$(running "$kind")" "$pid" \
+    "$START_SECONDS")" || trouble "$1" "did not answer within $START_SECONDS s: $why"
+}
+
+# Waits until all that run of a kind answer and see each other.
+await_all() { # kind
+  local name pid
+  for name in $(names); do
+    if [ "$(field "$name" kind)" = "$1" ] && pid="$(pid_of "$name")" && ! paused "$pid"; then await "$name"; fi
+  done
 }
 
 # Whether it answers now; says why not.
 answers() { # name
-  "$PYTHON" "$PROBE" once "$(field "$1" kind)" "$(field "$1" host)" "$(field "$1" port)" "$(field "$1" members)"
+  local kind
+  kind="$(field "$1" kind)"
+  "$PYTHON" "$PROBE" once "$kind" "$(field "$1" host)" "$(field "$1" port)" "$(running "$kind")"
 }
 
 trouble() { # name, what

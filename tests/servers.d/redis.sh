@@ -13,7 +13,7 @@ up_redis() {
       libraries="$(compgen -G "$CACHE/redis-$REDIS_VERSION/usr/lib/*-linux-gnu*" | tr '\n' ':')"
     fi
     mkdir -p "$DIR/redis"
-    define redis redis 127.0.0.1 "$port" 1 env "LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}" \
+    define redis redis 127.0.0.1 "$port" env "LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}" \
       "$program" --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "$DIR/redis"
   fi
   ensure redis

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 mod backend;
 pub mod load;
+pub mod servers;
 
 pub use backend::{Backend, control};
 
