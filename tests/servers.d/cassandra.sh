@@ -9,7 +9,23 @@ cassandra_names() { # nodes
   [ "$1" = 1 ] || printf 'cassandra-2\ncassandra-3\n'
 }
 
-cassandra_yaml() { # host, native port, storage port
+# With three, each has a third of the ring from the start and is a seed of the others. So nobody has to join: they start at
+# the same time, and the first one comes back as fast as the others.
+cassandra_ring() { # nodes, host
+  local third=6148914691236517205
+  [ "$1" = 1 ] && return
+  echo "auto_bootstrap: false"
+  case "$2" in
+    127.0.0.1) echo "initial_token: -9223372036854775807" ;;
+    127.0.0.2) echo "initial_token: $((-9223372036854775807 - 1 + third))" ;;
+    127.0.0.3) echo "initial_token: $((-9223372036854775807 - 1 + 2 * third))" ;;
+  esac
+}
+
+cassandra_yaml() { # nodes, host, native port, storage port
+  local seeds="127.0.0.1:$4"
+  [ "$1" = 1 ] || seeds+=",127.0.0.2:$4,127.0.0.3:$4"
+  cassandra_ring "$1" "$2"
   cat <<END
 cluster_name: trunkline-tests
 num_tokens: 1
@@ -32,12 +48,12 @@ memtable_offheap_space: 128MiB
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
     parameters:
-      - seeds: "127.0.0.1:$3"
-listen_address: $1
-storage_port: $3
-rpc_address: $1
+      - seeds: "$seeds"
+listen_address: $2
+storage_port: $4
+rpc_address: $2
 start_native_transport: true
-native_transport_port: $2
+native_transport_port: $3
 auto_snapshot: false
 disk_access_mode: standard
 END
@@ -88,7 +104,7 @@ cassandra_define() { # name, nodes, host, native port, storage port, JMX port
   mkdir -p "$DIR/$1/conf" "$DIR/$1/tmp"
   (
     cd "$DIR/$1" || exit 1
-    cassandra_yaml "$3" "$4" "$5" >conf/cassandra.yaml
+    cassandra_yaml "$2" "$3" "$4" "$5" >conf/cassandra.yaml
     cassandra_logback >conf/logback.xml
     cassandra_options "$2" "$6" >jvm.opts
     define "$1" cassandra "$3" "$4" java "-javaagent:$agent" @jvm.opts -cp "conf:$jars/*" \
@@ -111,7 +127,9 @@ up_cassandra() { # nodes
   fetch_cassandra
   [ -f "$DIR/cassandra/nodes" ] || cassandra_create "$1"
   [ "$(field cassandra nodes)" = "$1" ] || fail "$DIR has Cassandra with $(field cassandra nodes) node(s), not $1; run down first"
-  # One after another: two nodes must not join a ring at the same time.
+  for name in $(cassandra_names "$1"); do
+    pid_of "$name" >/dev/null || launch "$name"
+  done
   for name in $(cassandra_names "$1"); do ensure "$name"; done
   await_all cassandra
 }

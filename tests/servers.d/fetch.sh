@@ -7,7 +7,7 @@ KAFKA_VERSION=4.1.0
 KAFKA_LOG4J_VERSION=2.24.3
 CASSANDRA_VERSION=5.0.5
 REDIS_VERSION=7
-CACHE="${TRUNKLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/trunkline}"
+CACHE="$(realpath -m "${TRUNKLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/trunkline}")"
 # A fetch from a slow mirror; also how long a second script waits for the one that fetches.
 FETCH_SECONDS=600
 

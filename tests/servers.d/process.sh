@@ -97,11 +97,16 @@ running() { # kind
 }
 
 await() { # name
-  local pid why kind
+  local pid why kind status=0
   kind="$(field "$1" kind)"
   pid="$(pid_of "$1")" || trouble "$1" "ended at once"
   why="$("$PYTHON" "$PROBE" await "$kind" "$(field "$1" host)" "$(field "$1" port)" "$(running "$kind")" "$pid" \
-    "$START_SECONDS")" || trouble "$1" "did not answer within $START_SECONDS s: $why"
+    "$START_SECONDS")" || status=$?
+  case "$status" in
+    0) ;;
+    3) trouble "$1" "ended before it answered" ;;
+    *) trouble "$1" "did not answer within $START_SECONDS s: $why" ;;
+  esac
 }
 
 # Waits until all that run of a kind answer and see each other.
