@@ -22,6 +22,8 @@ use crate::state::FeedPosition;
 
 pub mod embedded;
 pub mod lazy;
+#[cfg(feature = "scylla")]
+pub mod scylla;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "kafka")]
 pub use with_kafka::{kafka, kafka_settings};
+#[cfg(feature = "scylla")]
+pub use with_scylla::{scylla, scylla_replication, scylla_settings};
 
 #[cfg(feature = "kafka")]
 mod with_kafka {
@@ -91,5 +93,92 @@ mod with_kafka {
         let text = std::fs::read_to_string(file).with_context(|| format!("log.kafka.sasl_password_file: {}", file.display()))?;
         let mechanism = SaslMechanism::ALL.iter().copied().find(|one| one.name() == mechanism).context("log.kafka.sasl_mechanism")?;
         Ok(Sasl { mechanism, user: user.to_owned(), password: Secret::new(text.trim()) })
+    }
+}
+
+#[cfg(feature = "scylla")]
+mod with_scylla {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use anyhow::Context;
+    use messaging::clock::SharedClock;
+    use messaging::config::{self, Config, CqlCompression, ScyllaConfig, Speculative};
+    use messaging::store::scylla::migrations::{self, Replication};
+    use messaging::store::scylla::{self, Compression, Consistency, Retention, ScyllaSettings};
+    use messaging::store::{Store, StoreError, lazy};
+
+    /// The driver has no percentile of its own to go by before it has measured: what a read should not take in one data centre.
+    const SLOW_READ: Duration = Duration::from_millis(100);
+
+    /// The store; where it is away and this process has a copy of the directory, one that is unavailable until it is there.
+    pub async fn scylla(config: &Config, scylla: &ScyllaConfig, data_dir: &Path, clock: &SharedClock) -> anyhow::Result<Arc<dyn Store>> {
+        let settings = scylla_settings(config, scylla)?;
+        if scylla.auto_migrate {
+            migrations::apply(&settings, &scylla_replication(scylla)).await.context("store.scylla.auto_migrate")?;
+        }
+        match scylla::open(settings.clone(), clock.clone()).await {
+            Ok(store) => Ok(store),
+            Err(StoreError::Unavailable(why)) if crate::backends::directory_copy(data_dir).exists() => {
+                tracing::warn!(why, "the store is away: starting without it");
+                let clock = clock.clone();
+                Ok(lazy::LazyStore::new(Box::new(move || Box::pin(scylla::open(settings.clone(), clock.clone())))))
+            }
+            Err(error) => Err(error).context("store.url"),
+        }
+    }
+
+    /// What the configuration says of the store.
+    pub fn scylla_settings(config: &Config, scylla: &ScyllaConfig) -> anyhow::Result<ScyllaSettings> {
+        let (user, password) = match &scylla.login {
+            Some((user, file)) => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("store.scylla.password_file: {}", file.display()))?;
+                (user.clone(), text.trim().to_owned())
+            }
+            None => (String::new(), String::new()),
+        };
+        let retention = &config.retention;
+        Ok(ScyllaSettings {
+            datacenter: scylla.datacenter.clone().unwrap_or_default(),
+            user,
+            password,
+            tls_ca_file: scylla.tls_ca_file.clone(),
+            consistency: match scylla.consistency {
+                config::Consistency::LocalQuorum => Consistency::LocalQuorum,
+                config::Consistency::Quorum => Consistency::Quorum,
+                config::Consistency::LocalOne | config::Consistency::One => Consistency::One,
+            },
+            timeout: config.store.timeout,
+            retries: config.store.retries as usize,
+            speculative_after: match scylla.speculative {
+                Speculative::Off => None,
+                Speculative::P99 => Some(SLOW_READ),
+                Speculative::After(wait) => Some(wait),
+            },
+            compression: match scylla.compression {
+                CqlCompression::None => Compression::None,
+                CqlCompression::Lz4 => Compression::Lz4,
+                CqlCompression::Snappy => Compression::Snappy,
+            },
+            connections_per_shard: scylla.connections_per_shard as usize,
+            retention: Retention {
+                messages: retention.messages,
+                events: retention.events,
+                // They are also the memory of what was seen.
+                pointers: retention.messages.max(retention.events).max(retention.idempotency),
+                quarantine: retention.dead_letters,
+            },
+            ..ScyllaSettings::new(scylla.hosts.clone(), scylla.keyspace.clone())
+        })
+    }
+
+    /// How many copies a keyspace that we make has.
+    pub fn scylla_replication(scylla: &ScyllaConfig) -> Replication {
+        let copies = u8::try_from(scylla.replication_factor).unwrap_or(u8::MAX);
+        match &scylla.datacenter {
+            Some(name) => Replication::PerDatacenter([(name.clone(), copies)].into()),
+            None => Replication::Simple(copies),
+        }
     }
 }

@@ -67,3 +67,45 @@ pub async fn topics(command: TopicsCommand, context: &mut Context) -> Result<(),
 pub async fn migrate(_: MigrateCommand, _: &mut Context) -> Result<(), Failure> {
     Err(Failure::Config(NOT_BUILT.to_owned()))
 }
+
+/// Runs `trunkline migrate`.
+#[cfg(feature = "scylla")]
+pub async fn migrate(command: MigrateCommand, context: &mut Context) -> Result<(), Failure> {
+    use messaging::config::StoreBackend;
+    use messaging::store::scylla::migrations::{self, MigrationError, State};
+
+    use crate::backends::servers::{scylla_replication, scylla_settings};
+
+    let (args, applies) = match command {
+        MigrateCommand::Status(args) => (args, false),
+        MigrateCommand::Apply(args) => (args, true),
+    };
+    let config = super::config::load(args.config.as_deref())?.config;
+    let StoreBackend::Scylla(scylla) = &config.store.backend else {
+        return Err(Failure::Config("store.url is not scylla://…: the embedded store needs no migrations".to_owned()));
+    };
+    let settings = scylla_settings(&config, scylla).map_err(|error| Failure::Config(format!("{error:#}")))?;
+    let explain = |error: MigrationError| Failure::Failed(error.to_string());
+    if applies {
+        let applied = migrations::apply(&settings, &scylla_replication(scylla)).await.map_err(explain)?;
+        let text = if applied.is_empty() { "the schema is up to date".to_owned() } else { format!("applied {applied:?}") };
+        context.screen.note(&text);
+        return Ok(());
+    }
+    let status = migrations::status(&settings).await.map_err(explain)?;
+    for migration in &status {
+        let state = match migration.state {
+            State::Pending => "pending".to_owned(),
+            State::Begun(statements) => format!("begun ({statements} statements)"),
+            State::Applied => "applied".to_owned(),
+            State::Changed => "CHANGED after it was applied".to_owned(),
+            State::Newer => "applied by a newer version".to_owned(),
+        };
+        let line = match context.screen.json {
+            true => serde_json::json!({"number": migration.number, "name": migration.name, "state": state}).to_string(),
+            false => format!("{:04}  {:<20}  {state}", migration.number, migration.name),
+        };
+        context.screen.line(&line)?;
+    }
+    Ok(())
+}
