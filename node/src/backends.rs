@@ -47,7 +47,15 @@ pub async fn open(config: &Config, data_dir: &Path, clock: &SharedClock) -> anyh
     let limit = match &config.limits.backend {
         LimitsBackend::Local => messaging::limit::open_local(clock.clone()),
         #[cfg(feature = "redis")]
-        LimitsBackend::Redis(redis) => servers::redis(redis, clock).await?,
+        LimitsBackend::Redis(redis) => {
+            // Installations that share a Redis have topics, or keyspaces, of different names.
+            let space = match (&config.log.backend, &config.store.backend) {
+                (LogBackend::Kafka(kafka), _) => kafka.topic_prefix.trim_end_matches('.').replace('.', "-"),
+                (LogBackend::Embedded, StoreBackend::Scylla(scylla)) => scylla.keyspace.clone(),
+                (LogBackend::Embedded, StoreBackend::Embedded) => "trunkline".to_owned(),
+            };
+            servers::redis(redis, &space, config.dev.clock_control, clock).await?
+        }
         #[cfg(not(feature = "redis"))]
         LimitsBackend::Redis(_) => return Err(not_built()),
     };

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "kafka")]
 pub use with_kafka::{kafka, kafka_settings};
+#[cfg(feature = "redis")]
+pub use with_redis::redis;
 #[cfg(feature = "scylla")]
 pub use with_scylla::{scylla, scylla_replication, scylla_settings};
 
@@ -180,5 +182,33 @@ mod with_scylla {
             Some(name) => Replication::PerDatacenter([(name.clone(), copies)].into()),
             None => Replication::Simple(copies),
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+mod with_redis {
+    use std::sync::Arc;
+
+    use anyhow::Context;
+    use messaging::clock::SharedClock;
+    use messaging::config::{self, RedisConfig};
+    use messaging::limit::Limit;
+    use messaging::limit::redis::{self, Degraded, RedisSettings, TimeSource};
+
+    /// Budgets shared in Redis; also while it is away. `moved_clock`: tests move time, and Redis' own cannot be.
+    pub async fn redis(redis: &RedisConfig, prefix: &str, moved_clock: bool, clock: &SharedClock) -> anyhow::Result<Arc<dyn Limit>> {
+        let settings = RedisSettings {
+            timeout: redis.timeout,
+            degraded: match redis.degraded {
+                config::Degraded::LocalShare => Degraded::LocalShare,
+                config::Degraded::Refuse => Degraded::Refuse,
+                config::Degraded::Allow => Degraded::Allow,
+            },
+            nodes_hint: redis.nodes_hint,
+            prefix: prefix.to_owned(),
+            time: if moved_clock { TimeSource::Caller } else { TimeSource::Server },
+            ..RedisSettings::at(redis.url.parse().context("limits.url")?)
+        };
+        redis::open(settings, clock.clone()).await.context("limits.url")
     }
 }
