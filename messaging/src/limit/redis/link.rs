@@ -126,7 +126,8 @@ impl Opener {
 
     /// Whether the certificates can be read. Connects to nothing.
     pub fn check(&self) -> Result<(), RedisError> {
-        Client::build_with_tls(self.info(&("localhost".to_owned(), 1))?, self.certificates()).map(|_| ())
+        let addr = ConnectionAddr::TcpTls { host: "localhost".to_owned(), port: 1, insecure: false, tls_params: None };
+        Client::build_with_tls(addr.into_connection_info()?, self.certificates()).map(|_| ())
     }
 
     fn config(&self) -> AsyncConnectionConfig {

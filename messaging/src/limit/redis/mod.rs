@@ -319,14 +319,20 @@ impl RedisLimit {
 }
 
 fn check(settings: &RedisSettings) -> Result<(), LimitError> {
-    if settings.timeout < Duration::from_millis(1) || settings.timeout > TIMEOUT_MAX {
-        return Err(LimitError::Timeout);
-    }
+    check_common(settings.timeout, &settings.prefix)?;
     if settings.nodes_hint == 0 || settings.nodes_hint > NODES_MAX {
         return Err(LimitError::Nodes);
     }
+    Ok(())
+}
+
+/// What whoever talks with Redis must keep.
+pub(crate) fn check_common(timeout: Duration, prefix: &str) -> Result<(), LimitError> {
+    if timeout < Duration::from_millis(1) || timeout > TIMEOUT_MAX {
+        return Err(LimitError::Timeout);
+    }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'{' | b'}');
-    if settings.prefix.is_empty() || settings.prefix.len() > PREFIX_MAX || !settings.prefix.bytes().all(is_plain) {
+    if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.bytes().all(is_plain) {
         return Err(LimitError::Prefix);
     }
     Ok(())

@@ -1,0 +1,66 @@
+//! Each form of address, against the real thing.
+
+use messaging::limit::Limit;
+use messaging::limit::redis::RedisSettings;
+
+use super::support::*;
+
+/// Limits work there, and something was written.
+async fn works(settings: RedisSettings) {
+    let process = Process::open(settings, clock()).await;
+    eventually("it is there", || !process.limit.degraded()).await;
+    for owner in 0..20 {
+        assert_eq!(process.count(account(owner, 1.0, 3), 50), 3, "account {owner}");
+    }
+    process.limit.hold(account(1, 1.0, 3).0, std::time::Duration::from_secs(9));
+    process.settle();
+    assert!(!process.limit.degraded());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_with_user_password_and_database() {
+    let server = Server::start(&["user ann on >p@ss/w ~* +@all", "user default off"]);
+    works(settings(&format!("redis://ann:p%40ss%2Fw@127.0.0.1:{}/3", server.port))).await;
+    let wrong = Process::open(settings(&format!("redis://ann:other@127.0.0.1:{}", server.port)), clock()).await;
+    assert!(wrong.limit.degraded(), "a wrong password is Redis being away: limits go on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_name_the_master() {
+    let mut master = Server::start(&[]);
+    let sentinel = Server::sentinel(master.port);
+    // One of the two sentinels is not there.
+    let address = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/main/1", sentinel.port);
+    works(settings(&address)).await;
+    let process = Process::open(settings(&address), clock()).await;
+    assert_eq!(process.count(account(1, 1.0, 10), 5), 5);
+    // The master moves: the sentinels are asked again.
+    let next = Server::start(&[]);
+    sentinel.call(&["SENTINEL", "REMOVE", "main"]);
+    sentinel.call(&["SENTINEL", "MONITOR", "main", "127.0.0.1", &next.port.to_string(), "1"]);
+    master.kill();
+    eventually("it is noticed", || process.limit.degraded()).await;
+    eventually("the new master is found", || !process.limit.degraded()).await;
+    assert_eq!(process.count(account(1, 1.0, 10), 50), 5);
+    let unknown = Process::open(settings(&address.replace("main", "other")), clock()).await;
+    assert!(unknown.limit.degraded());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_routes_by_key() {
+    let server = Server::start(&["cluster-enabled yes"]);
+    server.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let is_ok = || matches!(server.call(&["CLUSTER", "INFO"]), redis::Value::BulkString(text) if text.starts_with(b"cluster_state:ok"));
+    eventually("the cluster is whole", is_ok).await;
+    let settings = settings(&format!("redis+cluster://127.0.0.1:{}", server.port));
+    works(settings.clone()).await;
+    server.call(&["SCRIPT", "FLUSH"]);
+    works(settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_without_tls_is_away_and_not_an_error() {
+    let server = Server::start(&[]);
+    let process = Process::open(settings(&format!("rediss://127.0.0.1:{}", server.port)), clock()).await;
+    assert!(process.limit.degraded());
+}
