@@ -360,6 +360,12 @@ fn refuse_combinations(config: &Config, from: &mut Reader<'_>) {
         let message = "`log.embedded.segment` has no room for a record of `log.max_record`";
         from.refuse(&["log.embedded.segment", "log.max_record"], message, "make segments larger than the largest record");
     }
+    if let LogBackend::Kafka(kafka) = &config.log.backend
+        && config.log.max_record as u64 + 2 * RECORD_OVERHEAD > kafka.spool_segment_bytes
+    {
+        let message = "`log.spool.segment` has no room for a record of `log.max_record`";
+        from.refuse(&["log.spool.segment", "log.max_record"], message, "make segments larger than the largest record");
+    }
     let longest = config.webhooks.schedule.iter().fold(Duration::ZERO, |sum, wait| sum.saturating_add(*wait));
     if longest > config.retention.events {
         let message = "`webhooks.schedule` takes longer than `retention.events`: the last tries would have nothing to deliver";
