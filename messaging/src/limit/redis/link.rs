@@ -126,6 +126,10 @@ impl Opener {
 
     /// Whether the certificates can be read. Connects to nothing.
     pub fn check(&self) -> Result<(), RedisError> {
+        if self.place.tls {
+            // The driver takes the process' provider and panics without one. One that is set already is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         let addr = ConnectionAddr::TcpTls { host: "localhost".to_owned(), port: 1, insecure: false, tls_params: None };
         Client::build_with_tls(addr.into_connection_info()?, self.certificates()).map(|_| ())
     }
