@@ -22,7 +22,7 @@ pub struct LazyStore {
 
 impl LazyStore {
     /// Begins to try.
-    pub fn new(open: Open) -> Arc<dyn Store> {
+    pub fn begin(open: Open) -> Arc<dyn Store> {
         let store: Arc<OnceLock<Arc<dyn Store>>> = Arc::default();
         let found = store.clone();
         let opening = tokio::spawn(async move {

@@ -36,8 +36,9 @@ async fn killed_and_back_and_empty() {
     server.again();
     eventually("it is back", || !process.limit.degraded()).await;
     let more = process.count(budget(), 200);
-    assert_eq!(5 + rest + more, BURST as usize, "an empty Redis grants no second burst to who was there");
-    assert_eq!(share + process.count(fresh, 200), BURST as usize, "nor what was admitted on the share");
+    // What stands by in the three others is theirs.
+    assert_eq!(5 + rest + more, BURST as usize - 3, "an empty Redis grants no second burst to who was there");
+    assert_eq!(share + process.count(fresh, 200), BURST as usize - 3, "nor what was admitted on the share");
     clock.advance(Duration::from_secs(2));
     assert_eq!(process.count(budget(), 200), 2, "leased as ever");
 }
@@ -52,7 +53,7 @@ async fn absent_at_first() {
     server.again();
     eventually("it is there", || !process.limit.degraded()).await;
     let rest = process.count(budget(), 200);
-    assert_eq!(rest, BURST as usize / 2, "what was admitted before counts");
+    assert_eq!(rest, BURST as usize / 2 - 1, "what was admitted before counts, and one unit stands by in the other process");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,10 +52,12 @@ async fn a_cluster_routes_by_key() {
     server.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     let is_ok = || matches!(server.call(&["CLUSTER", "INFO"]), redis::Value::BulkString(text) if text.starts_with(b"cluster_state:ok"));
     eventually("the cluster is whole", is_ok).await;
-    let settings = settings(&format!("redis+cluster://127.0.0.1:{}", server.port));
-    works(settings.clone()).await;
+    let address = format!("redis+cluster://127.0.0.1:{}", server.port);
+    works(settings(&address)).await;
+    let process = Process::open(settings(&address), clock()).await;
+    assert!(process.goes(account(1, 1.0, 2)));
     server.call(&["SCRIPT", "FLUSH"]);
-    works(settings).await;
+    assert!(process.goes(account(1, 1.0, 2)) && !process.goes(account(1, 1.0, 2)), "forgotten scripts are told again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

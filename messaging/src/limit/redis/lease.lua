@@ -22,7 +22,7 @@ local spent, age, back, refill = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumbe
 local debt, fresh, more_ttl = tonumber(ARGV[14]), tonumber(ARGV[15]) or capacity, tonumber(ARGV[16])
 
 local level, at, hold, waiter, waits_until = nil, now, 0, nil, 0
-local out, mine, mine_until, last_until, releases, gone = 0, 0, 0, now, {}, {}
+local out, mine, mine_until, last_until, others, releases, gone = 0, 0, 0, now, {}, {}, {}
 local flat = redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do
   local field, value = flat[i], flat[i + 1]
@@ -42,6 +42,8 @@ for i = 1, #flat, 2 do
       gone[#gone + 1] = field
     else
       last_until = math.max(last_until, ends)
+      others[field] = true
+      others[1] = (others[1] or 0) + 1
     end
   end
 end
@@ -89,11 +91,15 @@ if asks_more then
   local free = math.max(0, math.floor(level + NEAR))
   if other_waits then free = math.max(0, free - 1) end
   granted = math.min(want, free)
-  if granted < want and not other_waits then
-    local ahead = math.floor(level + horizon / period + NEAR)
-    granted = math.max(granted, math.min(want, ahead, ahead_all - out, ahead_one - mine))
+  if granted < want and ahead_one > 0 then
+    -- Who is alone may fill the horizon, others share it, and leave a unit to who has none.
+    local sharers, left = (others[1] or 0) + 1, 0
+    if other_waits and not others[waiter] then sharers, left = sharers + 1, 1 end
+    local one = math.min(ahead_one, math.max(1, math.floor(horizon / period / sharers)))
+    local ahead = math.floor(level + horizon / period + NEAR) - left
+    granted = math.max(granted, math.min(want, ahead, ahead_all - out - left, one - mine))
   end
-  ready = math.ceil((1 - level) * period * 1000)
+  ready = (1 - level) * period
   level, out, mine = level - granted, out + granted, mine + granted
   if granted > 0 then mine_until = now + life end
 end
@@ -113,8 +119,10 @@ elseif asks_more and granted == 0 then
     ask = math.max(1000, math.min(wait, horizon / 4))
   end
   if not other_waits then waiter, waits_until = me, now + ask + GRACE end
-elseif waiter == me then
-  waiter, waits_until = '', 0
+else
+  -- Less than was wanted: there is no more to be had until a part of it is used.
+  if granted < want then ask = math.max(ask, 1000, math.ceil((ready + granted * period) / 2)) end
+  if waiter == me then waiter, waits_until = '', 0 end
 end
 
 if mine > 0 then last_until = math.max(last_until, mine_until) end
@@ -123,4 +131,4 @@ if mine == 0 then gone[#gone + 1] = me end
 if #gone > 0 then redis.call('HDEL', KEYS[1], unpack(gone)) end
 local alive = math.max((capacity - level) * period, last_until - now, hold - now, waits_until - now)
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((alive + more_ttl) / 1000) + 1000))
-return {refilled, granted, ready, math.ceil(wait), math.ceil(ask), math.max(0, math.ceil(hold - now)), string.format('%.9f', level)}
+return {refilled, granted, math.floor(ready * 1000), math.ceil(wait), math.ceil(ask), math.max(0, math.ceil(hold - now)), string.format('%.9f', level)}

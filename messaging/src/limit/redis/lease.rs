@@ -36,6 +36,8 @@ const FAILED_PAUSE: u64 = Duration::from_millis(10).as_nanos() as u64;
 const PATIENCE: u64 = Duration::from_millis(500).as_nanos() as u64;
 /// No wait is shorter: the clock counts microseconds.
 const WAIT_MIN: u64 = 1_000;
+/// Rounding in the moment from which a unit may be used: half of what the clock counts.
+const READY_NEAR: u64 = 500;
 /// A key that has been idle for this long, and whose bucket is full again, is forgotten.
 const IDLE: u64 = Duration::from_secs(10).as_nanos() as u64;
 
@@ -183,7 +185,7 @@ impl Lease {
         self.seen = now;
         let period = self.terms.period;
         let grant = &mut self.grants[0];
-        if grant.left > 0 && grant.ready <= now as f64 {
+        if grant.left > 0 && grant.ready <= (now + READY_NEAR) as f64 {
             grant.left -= 1;
             grant.ready += period;
             self.spent += 1;
@@ -213,8 +215,11 @@ impl Lease {
         wait.max(WAIT_MIN)
     }
 
-    /// Gives back what was just taken: another budget of the same call refused.
-    pub fn give_back(&mut self, unit: Unit) {
+    /// Gives back what was just taken: another budget of the same call refused. An ask that came of taking it is not needed.
+    pub fn give_back(&mut self, unit: Unit, asks: bool) {
+        if asks {
+            self.asking = 0;
+        }
         match unit {
             // Reported as used in the meantime: then it is.
             Unit::Leased if self.spent == 0 => {}
@@ -240,6 +245,10 @@ impl Lease {
         self.demand_until > now
     }
 
+    fn has_room(&self) -> bool {
+        self.grants.iter().any(|grant| grant.left == 0)
+    }
+
     fn left(&self) -> u32 {
         self.grants[0].left + self.grants[1].left
     }
@@ -251,6 +260,10 @@ impl Lease {
                 self.grants[place].left = 0;
             }
         }
+        self.line_up();
+    }
+
+    fn line_up(&mut self) {
         if self.grants[0].left == 0 {
             self.grants.swap(0, 1);
         }
@@ -258,8 +271,10 @@ impl Lease {
 
     /// Whether Redis is to be asked now; then it counts as asked.
     pub fn begin_ask(&mut self, now: u64, epoch: u32) -> bool {
-        let is_low = self.left() * 2 <= self.size || self.standby < self.terms.standby;
-        if self.asking == epoch || now < self.ask_from || !(is_low || self.has_demand(now)) {
+        let is_low = self.has_room() && self.left() * 2 <= self.size || self.left() == 0 && self.has_demand(now);
+        // Standby units are paid for with what is free, and never ahead.
+        let owes = self.standby < self.terms.standby && now >= self.next_free;
+        if self.asking == epoch || now < self.ask_from || !(is_low || owes) {
             return false;
         }
         self.asking = epoch;
@@ -293,12 +308,11 @@ impl Lease {
         if !only_back {
             self.asked_at = Some(now);
         }
-        let has_room = self.grants[1].left == 0 && self.left() * 2 <= self.size;
         let level = self.level.map(|(level, at)| level + now.saturating_sub(at) as f64 / self.terms.period);
         let share = f64::from(self.terms.nodes) * self.terms.period;
         let paid = now.saturating_sub(self.debt_at) as f64 / share;
         Some(Report {
-            want: if only_back || !has_room { 0 } else { self.size },
+            want: if only_back || !self.has_room() || self.left() * 2 > self.size { 0 } else { self.size },
             spent: std::mem::take(&mut self.spent),
             age_ns: now.saturating_sub(self.last_used),
             back: std::mem::take(&mut self.back),
@@ -323,6 +337,7 @@ impl Lease {
             ready: from as f64 + answer.ready_ns as f64,
             until: sent.saturating_add(LEASE_LIFE.as_nanos() as u64),
         };
+        self.line_up();
         let place = usize::from(self.grants[0].left > 0);
         self.back += self.grants[place].left;
         self.grants[place] = grant;

@@ -88,9 +88,9 @@ impl Leases {
         Taken { unit, asks: lease.begin_ask(now, epoch) }
     }
 
-    /// Gives a unit back that was just taken.
-    pub fn give_back(&self, key: BudgetKey, unit: Unit) {
-        self.known(key, |lease| lease.give_back(unit));
+    /// Gives a unit back that was just taken, and whose ask was not sent.
+    pub fn give_back(&self, key: BudgetKey, unit: Unit, asks: bool) {
+        self.known(key, |lease| lease.give_back(unit, asks));
     }
 
     /// Counts a unit that was admitted on the local share. A key that finds no room is not counted: accuracy only.

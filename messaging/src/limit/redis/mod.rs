@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::agent::{Agent, Job, QUEUE_MAX, Timers};
 use self::lease::Unit;
-use self::leases::Leases;
+use self::leases::{Leases, Taken};
 use self::link::Opener;
 pub use self::link::RedisTls;
 use self::place::Place;
@@ -271,24 +271,32 @@ impl RedisLimit {
                 continue;
             }
             let taken = self.shared.leases.take(*key, budget, now, epoch);
-            if taken.asks && !self.ask(Job::Ask(*key)) {
-                self.shared.leases.known(*key, |lease| lease.failed(now));
-            }
-            match taken.unit {
-                Ok(unit) => units.note(place, unit),
-                Err(wait) => {
-                    self.give_back(&budgets[..place], units);
-                    return Some((wait, key.scope));
-                }
+            units.note(place, &taken);
+            if let Err(wait) = taken.unit {
+                self.give_back(&budgets[..place], units);
+                return Some((wait, key.scope));
             }
         }
         None
     }
 
-    fn give_back(&self, budgets: &[(BudgetKey, Budget)], units: &Units) {
+    /// Sends the asks that a call gave rise to: after it is known which of its units were used, for an ask reports them.
+    fn send_asks(&self, budgets: &[(BudgetKey, Budget)], units: &Units) {
+        if units.asks == 0 {
+            return;
+        }
+        for (place, (key, _)) in budgets.iter().enumerate() {
+            if units.asks_at(place) && !self.ask(Job::Ask(*key)) {
+                self.shared.leases.known(*key, |lease| lease.failed(self.shared.now()));
+            }
+        }
+    }
+
+    fn give_back(&self, budgets: &[(BudgetKey, Budget)], units: &mut Units) {
         for (place, (key, _)) in budgets.iter().enumerate() {
             if !self.is_own(*key) {
-                self.shared.leases.give_back(*key, units.of(place));
+                self.shared.leases.give_back(*key, units.of(place), units.asks_at(place));
+                units.asks &= !(1 << place);
             }
         }
     }
@@ -338,19 +346,28 @@ pub(crate) fn check_common(timeout: Duration, prefix: &str) -> Result<(), LimitE
     Ok(())
 }
 
-/// Where the units of a call came from, by place in its list.
+/// Most budgets of one call. Channels have up to three.
+const BUDGETS_MAX: usize = 64;
+
+/// Where the units of a call came from, and which of its keys ask, by place in its list.
 #[derive(Default)]
-struct Units(u64);
+struct Units {
+    standby: u64,
+    asks: u64,
+}
 
 impl Units {
-    fn note(&mut self, place: usize, unit: Unit) {
-        if unit == Unit::Standby && place < 64 {
-            self.0 |= 1 << place;
-        }
+    fn note(&mut self, place: usize, taken: &Taken) {
+        self.standby |= u64::from(taken.unit == Ok(Unit::Standby)) << place;
+        self.asks |= u64::from(taken.asks) << place;
     }
 
     fn of(&self, place: usize) -> Unit {
-        if place < 64 && self.0 >> place & 1 == 1 { Unit::Standby } else { Unit::Leased }
+        if self.standby >> place & 1 == 1 { Unit::Standby } else { Unit::Leased }
+    }
+
+    fn asks_at(&self, place: usize) -> bool {
+        self.asks >> place & 1 == 1
     }
 }
 
@@ -367,15 +384,19 @@ impl Limit for RedisLimit {
             }
             return admission;
         }
+        assert!(budgets.len() <= BUDGETS_MAX, "a call has at most {BUDGETS_MAX} budgets");
         let mut units = Units::default();
-        if let Some((wait, scope)) = self.lease(budgets, &mut units, epoch) {
+        let short = self.lease(budgets, &mut units, epoch);
+        if let Some((wait, scope)) = short {
+            self.send_asks(budgets, &units);
             RATELIMIT_DECISIONS.at([scope.index(), LimitDecision::Delayed.index()]).increment(1);
             return Admission::Wait { wait: Duration::from_micros(wait.div_ceil(1_000)), scope };
         }
         let admission = self.shared.local.admit(budgets);
         if admission != Admission::Go {
-            self.give_back(budgets, &units);
+            self.give_back(budgets, &mut units);
         }
+        self.send_asks(budgets, &units);
         admission
     }
 

@@ -18,7 +18,7 @@
 //!   deletions below what a read bears.
 
 use crate::clock::Timestamp;
-use crate::ids::{AccountId, ConversationId, ID_BYTES, MessageId, PlatformRef, QuarantineId, TenantId};
+use crate::ids::{ConversationId, ID_BYTES, MessageId, QuarantineId, TenantId};
 use crate::state::FeedPosition;
 use crate::store::{Key, Queue};
 
@@ -332,6 +332,7 @@ pub(super) fn quarantine_key(tenant: &[u8], record: &[u8]) -> Result<Key, BadCel
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{AccountId, PlatformRef};
 
     const TENANT: TenantId = TenantId([1; 16]);
 

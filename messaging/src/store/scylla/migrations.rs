@@ -52,7 +52,10 @@ const LOCK_SECS: i32 = 180;
 /// How long to wait between two looks at another's lock, and how often.
 const LOCK_WAIT: (Duration, usize) = (Duration::from_millis(250), 2400);
 
-/// How many copies of each row are kept, and where.
+/// How many copies of each row are kept, and where. For a keyspace that [`apply`] makes; one that stands already keeps its own.
+///
+/// ScyllaDB up to 2025.3 has no lightweight transactions in keyspaces with tablets, which its newer releases make by default:
+/// there, make the keyspace beforehand, `WITH ... AND tablets = {'enabled': false}`, which Cassandra does not understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replication {
     /// So many in all: for tests and clusters of one node.

@@ -26,6 +26,9 @@ const IN_FLIGHT_PER_READ: usize = 64;
 /// Buckets of one scan that are read at once.
 const BUCKETS_AT_ONCE: usize = 8;
 
+/// What is done with the cells of each row.
+type Each<'a, const N: usize> = dyn for<'r> FnMut([&'r [u8]; N]) -> Result<(), Failure> + Send + 'a;
+
 /// A key that is asked for.
 struct Asked {
     at: usize,
@@ -115,7 +118,7 @@ impl Inner {
         statement: &PreparedStatement,
         args: &[&[u8]],
         limit: usize,
-        each: &mut (dyn for<'r> FnMut([&'r [u8]; N]) -> Result<(), Failure> + Send),
+        each: &mut Each<'_, N>,
     ) -> Result<(), Failure> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX).to_be_bytes();
         let args: Vec<&[u8]> = args.iter().copied().chain([&limit[..]]).collect();
@@ -361,10 +364,7 @@ async fn gather(
 }
 
 /// The cells of each row, as bytes.
-fn each_row<const N: usize>(
-    result: QueryResult,
-    each: &mut (dyn for<'r> FnMut([&'r [u8]; N]) -> Result<(), Failure> + Send),
-) -> Result<(), Failure> {
+fn each_row<const N: usize>(result: QueryResult, each: &mut Each<'_, N>) -> Result<(), Failure> {
     let unreadable = || Failure::Other(StoreError::Damaged("an answer of the cluster could not be read".to_owned()));
     let rows = result.into_rows_result().map_err(|_| unreadable())?;
     for columns in rows.rows::<ColumnIterator<'_, '_>>().map_err(|_| unreadable())? {
