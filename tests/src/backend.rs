@@ -66,7 +66,7 @@ impl Backend {
             ),
             Self::Servers { kafka, cassandra, redis, space } => format!(
                 "key_pepper = \"{PEPPER}\"\n[log]\nurl = \"kafka://{kafka}\"\ntopic_prefix = \"{space}.\"\n\
-                 [log.kafka]\nsession_timeout = \"6s\"\nlinger = \"1ms\"\n[log.spool]\nsegment = \"8MiB\"\n\
+                 [log.kafka]\ngroup = \"{space}\"\nsession_timeout = \"6s\"\nlinger = \"1ms\"\n[log.spool]\nsegment = \"8MiB\"\n\
                  [router]\nlease = \"3s\"\n\
                  [store]\nurl = \"cassandra://{cassandra}/{space}\"\n[store.scylla]\nreplication_factor = 1\n\
                  [limits]\nurl = \"{redis}\"\nnodes_hint = 2\nredis_timeout = \"200ms\"\napi_per_key = \"100000/s\""
