@@ -215,12 +215,13 @@ impl<'a> Shard<'a> {
         let id = reader.shard();
         let mut owner = [0; 16];
         fill_random(&mut owner);
-        let lease = loop {
+        let (lease, asked_at) = loop {
             if *orders.borrow() != Order::Work {
                 return None;
             }
+            let asked_at = parts.clock.monotonic();
             match parts.store.lease(id, owner, parts.options.lease_ttl).await {
-                Ok(LeaseAnswer::Held(lease)) => break lease,
+                Ok(LeaseAnswer::Held(lease)) => break (lease, asked_at),
                 Ok(LeaseAnswer::HeldByOther(other)) => {
                     tracing::debug!(shard = id, until = %other.until, "another process holds the shard, waiting");
                 }
@@ -251,7 +252,7 @@ impl<'a> Shard<'a> {
             newest_log_time: Timestamp::ZERO,
             parts,
         };
-        shard.note_lease(lease);
+        shard.note_lease(lease, asked_at);
         if shard.recover().await.is_err() {
             tracing::warn!(shard = id, "lease lost while the former owner's work was taken up");
             return None;
@@ -259,12 +260,12 @@ impl<'a> Shard<'a> {
         Some(shard)
     }
 
-    fn note_lease(&mut self, lease: Lease) {
+    /// The store counts from some instant after it was asked: counted from before, our end is never later than the row's.
+    fn note_lease(&mut self, lease: Lease, asked_at: Duration) {
         let ttl = self.parts.options.lease_ttl;
-        let now = self.parts.clock.monotonic();
         self.lease = lease;
-        self.lease_clock.set(now + ttl - ttl / 5);
-        self.renew_at = now + ttl / 3;
+        self.lease_clock.set(asked_at + ttl - ttl / 5);
+        self.renew_at = asked_at + ttl / 3;
     }
 
     /// Renews the lease when it is time to.
@@ -272,11 +273,12 @@ impl<'a> Shard<'a> {
         if self.parts.clock.monotonic() < self.renew_at {
             return Ok(());
         }
+        let asked_at = self.parts.clock.monotonic();
         match self.parts.store.lease(self.id, self.owner, self.parts.options.lease_ttl).await {
             // It ran out, another had it meanwhile, and that one's ran out too: what it did is not in our memory.
             Ok(LeaseAnswer::Held(lease)) if lease.epoch != self.lease.epoch => Err(Lost),
             Ok(LeaseAnswer::Held(lease)) => {
-                self.note_lease(lease);
+                self.note_lease(lease, asked_at);
                 Ok(())
             }
             Ok(LeaseAnswer::HeldByOther(_)) => Err(Lost),
