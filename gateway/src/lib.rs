@@ -14,6 +14,7 @@ mod api;
 mod batcher;
 mod body;
 mod edge;
+mod fetched;
 mod hooks;
 mod options;
 mod problem;

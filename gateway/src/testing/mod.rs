@@ -96,6 +96,7 @@ pub(crate) fn channels() -> BTreeMap<ChannelKind, ChannelSettings> {
         per_pair: 1.0,
         window: Duration::from_secs(24 * 3600),
         window_warning: Duration::from_secs(3600),
+        ..ChannelSettings::default()
     };
     [(ChannelKind::Whatsapp, settings("https://graph.example")), (ChannelKind::Telegram, settings("https://telegram.example"))].into()
 }

@@ -19,6 +19,7 @@ use crate::seal::Secret;
 use crate::store;
 
 mod build;
+mod channels;
 mod fault;
 mod loaded;
 mod reader;

@@ -10,7 +10,7 @@ use messaging::ids::{EventId, IdHasher, MessageId};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Reason, Status, Step};
 use messaging::record::{Command, Record};
-use messaging::state::{Direction, MessageMeta};
+use messaging::state::{Awaiting, Conversation, Direction, MessageMeta};
 use messaging::store::Key;
 
 use super::{account_of, data, event_id, inbound_message_id, plain_data, quoted, state_for, window};
@@ -23,17 +23,20 @@ fn targets(inbound: &Inbound) -> Vec<&str> {
         InboundBody::Status(update) => vec![update.message.as_str()],
         InboundBody::Reaction { target, .. } | InboundBody::Edit { target, .. } => vec![target],
         InboundBody::Delete { targets } => targets.iter().map(String::as_str).collect(),
+        InboundBody::Watermark { messages, .. } => messages.iter().map(String::as_str).collect(),
         InboundBody::Preference { .. }
         | InboundBody::Rekeyed { .. }
         | InboundBody::Reachable(_)
         | InboundBody::Account { .. }
+        | InboundBody::Resource { .. }
         | InboundBody::Platform { .. } => Vec::new(),
     }
 }
 
 /// The pointers that the decision reads.
-pub fn pointers(record: &Record, inbound: &Inbound, newest: Option<Timestamp>, ids: &IdHasher) -> Vec<Key> {
+pub fn pointers(record: &Record, inbound: &Inbound, state: Option<&Conversation>, ids: &IdHasher) -> Vec<Key> {
     let tenant = record.tenant.id();
+    let newest = state.map(|state| state.newest_platform_at);
     let mut keys = Vec::new();
     for target in targets(inbound) {
         keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, target)));
@@ -43,6 +46,10 @@ pub fn pointers(record: &Record, inbound: &Inbound, newest: Option<Timestamp>, i
         && let Ok(id) = callback.parse::<MessageId>()
     {
         keys.push(Key::Pointer(tenant, id.0));
+    }
+    if let (InboundBody::Watermark { .. }, Some(state)) = (&inbound.body, state) {
+        let waiting = state.awaiting.iter();
+        keys.extend(waiting.map(|one| Key::Message(tenant, record.conversation, one.at, one.message)));
     }
     let surely_new = newest.is_none_or(|newest| inbound.at > newest) && inbound.at > Timestamp::ZERO;
     if !surely_new {
@@ -64,10 +71,12 @@ fn seen_key(record: &Record, inbound: &Inbound, ids: &IdHasher) -> Key {
         | InboundBody::Reaction { .. }
         | InboundBody::Edit { .. }
         | InboundBody::Delete { .. }
+        | InboundBody::Watermark { .. }
         | InboundBody::Preference { .. }
         | InboundBody::Rekeyed { .. }
         | InboundBody::Reachable(_)
         | InboundBody::Account { .. }
+        | InboundBody::Resource { .. }
         | InboundBody::Platform { .. } => Key::Pointer(tenant, event_id(record, inbound, kind_name(&inbound.body), ids).0),
     }
 }
@@ -84,6 +93,8 @@ fn kind_name(body: &InboundBody) -> &'static str {
         InboundBody::Rekeyed { .. } => "rekeyed",
         InboundBody::Reachable(_) => "reachable",
         InboundBody::Account { .. } => "account",
+        InboundBody::Watermark { .. } => "watermark",
+        InboundBody::Resource { .. } => "resource",
         InboundBody::Platform { .. } => "platform",
     }
 }
@@ -99,7 +110,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
     let began = state_for(desk, record.tenant, record.account, record.channel, record.conversation, &handle);
     learn(desk, record, inbound, began);
     if inbound.opens_window {
-        window::open(desk, record, inbound.at)?;
+        window::open(desk, record, inbound.at, inbound.from_ad)?;
     }
     let outcome = match &inbound.body {
         InboundBody::Message { content, reply_to } => message(desk, record, inbound, content, reply_to.as_deref(), Direction::In)?,
@@ -112,6 +123,15 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
                 emoji.as_deref().map_or_else(|| "null".to_owned(), quoted)
             );
             about_message(desk, record, inbound, EventType::MessageReaction, &head)?
+        }
+        InboundBody::Watermark { status, upto, messages } => watermark(desk, record, inbound, *status, *upto, messages)?,
+        InboundBody::Resource { event, name, data } => {
+            let extra = format!(r#","{name}":{data}"#);
+            if handle.scheme() == "account" {
+                account_event(desk, record, inbound, *event, &extra)?
+            } else {
+                personal_event(desk, record, inbound, *event, &extra)?
+            }
         }
         InboundBody::Edit { target, content } => edit(desk, record, inbound, target, content)?,
         InboundBody::Delete { targets } => delete(desk, record, inbound, targets)?,
@@ -149,6 +169,8 @@ fn learn(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, began: bool) {
     }
     if inbound.contact.via.is_some() {
         state.via.clone_from(&inbound.contact.via);
+        let from = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at.min(record.accepted_at) };
+        state.via_until = inbound.contact.via_for.map_or(Timestamp::ZERO, |length| from.plus(length));
     }
     if let InboundBody::Message { .. } = inbound.body {
         state.unreachable = false;
@@ -301,6 +323,52 @@ fn status(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, update: &Stat
     let step = Step { at, status: update.status, reason: update.reason, detail: update.detail.clone(), attempt };
     let moved = desk.advance(tenant, &mut message, step, &extra)?;
     Ok(if moved { Outcome::Done } else { Outcome::Duplicate })
+}
+
+/// Everything of ours up to a point was delivered or read. Bounded by what the conversation remembers as waiting.
+fn watermark(
+    desk: &mut Desk<'_>,
+    record: &Record,
+    inbound: &Inbound,
+    status: Status,
+    upto: Timestamp,
+    messages: &[String],
+) -> Result<Outcome, Unfit> {
+    let tenant = record.tenant;
+    let at = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at };
+    let mut named = Vec::new();
+    for platform_id in messages {
+        let reference = desk.world.ids.platform_ref(tenant.id(), record.account, platform_id);
+        let found = desk.message_by_platform_id(tenant, record.account, reference)?;
+        named.extend(found.map(|message| message.id));
+    }
+    let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
+    let of_named = state.awaiting.iter().filter(|one| named.contains(&one.message)).map(|one| one.sent_at).max();
+    let mark = if upto == Timestamp::ZERO { of_named.unwrap_or(Timestamp::ZERO) } else { upto };
+    let waiting: Vec<Awaiting> = state.awaiting.clone();
+    let mut moved_any = false;
+    for one in waiting.iter().filter(|one| one.sent_at <= mark || named.contains(&one.message)) {
+        let place = (record.conversation, one.at, one.message);
+        let Some(mut message) = desk.message_at(tenant, place)? else { continue };
+        let attempt = message.meta.attempt;
+        let step = Step { at, status, reason: None, detail: None, attempt };
+        moved_any |= desk.advance(tenant, &mut message, step, "")?;
+    }
+    named.retain(|id| !waiting.iter().any(|one| one.message == *id));
+    // Named, and forgotten as waiting: a conversation with many sends.
+    for id in named {
+        let Some(mut message) = desk.message(tenant, id)? else { continue };
+        let attempt = message.meta.attempt;
+        let is_ours = message.meta.direction == Direction::Out && desk.states.contains_key(&message.conversation);
+        if is_ours {
+            moved_any |= desk.advance(tenant, &mut message, Step { at, status, reason: None, detail: None, attempt }, "")?;
+        }
+    }
+    if status == Status::Read {
+        let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
+        state.awaiting.retain(|one| one.sent_at > mark);
+    }
+    Ok(if moved_any { Outcome::Done } else { Outcome::Duplicate })
 }
 
 /// A status of a message that was not sent through us: told, with the platform's id only.

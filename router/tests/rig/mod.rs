@@ -341,6 +341,7 @@ fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
         per_pair,
         window: hour * 24,
         window_warning: hour,
+        ..ChannelSettings::default()
     };
     BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0))])
 }
@@ -457,7 +458,7 @@ impl Rig {
         let body = Bytes::from(body);
         let directory = self.keeper.shared().load_full();
         let account = directory.account(self.account).unwrap().clone();
-        let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body };
+        let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body, now: Timestamp::ZERO, fetched: None };
         let received = messaging::channels::channel(ChannelKind::Whatsapp).receive(&request, &account.verifier).unwrap();
         let messaging::channels::Received::Pieces(pieces) = received else { panic!("no handshake") };
         for piece in pieces {
@@ -515,6 +516,7 @@ impl Rig {
             content,
             reply_to: None,
             fallback: None,
+            tag: None,
             expires_at: None,
             not_before: None,
             callback_data: None,

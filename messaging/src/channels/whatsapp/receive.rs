@@ -27,10 +27,7 @@ const SPLIT_GROWTH_MAX: usize = 16;
 const SPLIT_SLACK_BYTES: usize = 256 * 1024;
 
 pub(super) fn receive(request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
-    let (app_secrets, verify_tokens) = match verifier {
-        Verifier::Meta { app_secrets, verify_tokens } => (app_secrets, verify_tokens),
-        Verifier::Tokens(_) => return Err(Refusal::Unauthentic),
-    };
+    let Verifier::Meta { app_secrets, verify_tokens } = verifier else { return Err(Refusal::Unauthentic) };
     if !request.is_post {
         let right = |token: &[u8]| verify_tokens.iter().fold(false, |found, live| found | live.matches(token));
         return handshake(request.query, right).map(Received::Handshake);
@@ -94,12 +91,15 @@ fn pieces(body: &Bytes) -> Vec<Piece> {
     match split(text) {
         Some(mut pieces) => {
             // The platform's own bytes where they already have the one shape.
-            if let [piece] = &mut pieces[..]
-                && (piece.unparsable || envelope::single(text).is_some())
-            {
-                piece.body = body.clone();
+            match pieces.pop() {
+                Some(piece) if pieces.is_empty() && (piece.is_unparsable() || envelope::single(text).is_some()) => {
+                    vec![piece.with_body(body.clone())]
+                }
+                last => {
+                    pieces.extend(last);
+                    pieces
+                }
             }
-            pieces
         }
         None => vec![Piece::unparsable(body.clone())],
     }

@@ -1,0 +1,178 @@
+//! Instagram Direct.
+//!
+//! NOT FILLED YET: `receive`, `parse`, `check`, `request` and `outcome` refuse everything. What stands here as data (members of
+//! accounts, recipients, window, budgets, cost of refusals) is the platform's.
+
+use std::time::Duration;
+
+use super::*;
+
+/// The channel.
+pub struct Instagram;
+
+/// What is not there yet.
+const NOT_FILLED: &str = "instagram is not filled yet";
+/// The members of a `to` object, one of them.
+const TO: &[&str] = &["igsid", "comment_id"];
+
+/// What a person of the business may still write after the window.
+const TAGS: &[TagRule] = &[TagRule { name: "human_agent", length: Duration::from_secs(7 * 24 * 3_600) }];
+
+impl Channel for Instagram {
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Instagram
+    }
+
+    fn fields(&self) -> &'static [AccountField] {
+        FIELDS
+    }
+
+    fn identity(&self) -> Option<&'static str> {
+        Some("instagram_id")
+    }
+
+    fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
+        let mut app_secrets = mac_states(secrets.get("app_secret"));
+        app_secrets.extend(mac_states(secrets.get("instagram_app_secret")));
+        Verifier::Meta { app_secrets, verify_tokens: live_secrets(secrets.get("verify_token")) }
+    }
+
+    fn receive(&self, _request: &WebhookRequest<'_>, _verifier: &Verifier) -> Result<Received, Refusal> {
+        Err(Refusal::Unauthentic)
+    }
+
+    fn parse(&self, _piece: &[u8]) -> Result<Inbound, Malformed> {
+        Err(Malformed(NOT_FILLED.to_owned()))
+    }
+
+    fn window(&self, settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
+        Some(WindowRule {
+            length: settings.window,
+            after_ad: settings.ad_window.max(settings.window),
+            cap: None,
+            tags: TAGS,
+            otherwise: Some("human_agent"),
+        })
+    }
+
+    fn tags(&self) -> &'static [TagRule] {
+        TAGS
+    }
+
+    fn has_watermarks(&self) -> bool {
+        true
+    }
+
+    fn budgets(&self, settings: &ChannelSettings, _to: &Handle, content: &Content) -> Vec<Budget> {
+        let mut budgets = Vec::with_capacity(2);
+        if matches!(content, Content::Audio(_) | Content::Video(_)) {
+            budgets.push(by_second(BudgetScope::Kind, settings.per_media));
+        }
+        budgets.push(by_second(BudgetScope::Account, settings.per_account));
+        budgets
+    }
+
+    fn owner(&self, scope: BudgetScope, _account: &Account, _to: &Handle) -> Owner {
+        match scope {
+            BudgetScope::Kind => Owner::Within("media".to_owned()),
+            _ => Owner::Account,
+        }
+    }
+
+    fn refusal_cost(&self) -> RefusalCost {
+        RefusalCost {
+            status: 503,
+            deadline: secs(5),
+            redelivered_for: secs(3_600),
+            punished_after: Some(secs(3_600)),
+            punished_at: None,
+            punishment: "the app is unsubscribed from the account",
+        }
+    }
+
+    fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
+        let (name, value) = only_member(to, TO)?;
+        Ok(Handle::new(scheme(name), value))
+    }
+
+    fn short_recipient(&self, to: &str) -> Result<Handle, Fault> {
+        if to.is_empty() {
+            return Err(Fault::new("", "must not be empty"));
+        }
+        Ok(Handle::new(scheme(TO[0]), to))
+    }
+
+    fn recipient_json(&self, handle: &Handle) -> Value {
+        let name = TO.iter().find(|name| scheme(name) == handle.scheme()).unwrap_or(&TO[0]);
+        Value::Object(Map::from_iter([((*name).to_owned(), handle.value().into())]))
+    }
+
+    fn nobody(&self) -> Handle {
+        Handle::new("igsid", "0")
+    }
+
+    fn check(&self, _content: &Content, _to: &Handle) -> Vec<Fault> {
+        vec![Fault::new("/type", NOT_FILLED)]
+    }
+
+    fn request(&self, _send: &Outgoing<'_>, _account: &Account, _settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        Err(Unsendable(NOT_FILLED.to_owned()))
+    }
+
+    fn outcome(&self, _send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
+        Verdict::Unknown { reason: Reason::ServerError, detail: format!("http {}: {NOT_FILLED}", response.status) }
+    }
+
+    fn probe(&self, account: &Account, settings: &ChannelSettings) -> HttpRequest {
+        let url = format!("{}/{}/{}?fields=username", settings.base(account), settings.api_version, account.public("instagram_id"));
+        HttpRequest { method: http::Method::GET, url, headers: Vec::new(), body: bytes::Bytes::new() }
+    }
+
+    fn settlement(&self) -> Settlement {
+        Settlement::ByEcho
+    }
+}
+
+/// The scheme of a member of `to`.
+fn scheme(name: &str) -> &'static str {
+    match name {
+        "comment_id" => "comment",
+        _ => "igsid",
+    }
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const FIELDS: &[AccountField] = &[
+    AccountField {
+        name: "instagram_id",
+        secret: false,
+        required: true,
+        help: "the id of the professional account (digits)",
+        check: check_digits,
+    },
+    AccountField {
+        name: "access_token",
+        secret: true,
+        required: true,
+        help: "the access token, with instagram_business_manage_messages",
+        check: check_secret,
+    },
+    AccountField { name: "app_secret", secret: true, required: true, help: "the app secret, which signs webhooks", check: check_secret },
+    AccountField {
+        name: "instagram_app_secret",
+        secret: true,
+        required: false,
+        help: "the Instagram app secret, which may sign them as well",
+        check: check_secret,
+    },
+    AccountField {
+        name: "verify_token",
+        secret: true,
+        required: true,
+        help: "the token that you chose for the webhook's handshake",
+        check: check_secret,
+    },
+];
