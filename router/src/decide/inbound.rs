@@ -478,7 +478,11 @@ fn reachable_again(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, reac
 
 fn personal_event(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind: EventType, extra: &str) -> Result<Outcome, Unfit> {
     let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
-    let data = plain_data(state, extra);
+    let mut extra = extra.to_owned();
+    if !inbound.context.is_empty() {
+        let _ = write!(extra, r#","context":{}"#, serde_json::to_string(&inbound.context).expect("json serialises"));
+    }
+    let data = plain_data(state, &extra);
     let id = event_id(record, inbound, kind_name(&inbound.body), desk.world.ids);
     emit(desk, record, inbound, kind, id, None, true, &data, Home::Event, None)?;
     Ok(Outcome::Done)
