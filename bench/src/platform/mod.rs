@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 pub use hook::{Posted, Redelivery};
 pub use ledger::{Call, Fate, Offered};
+pub use meta::{MetaProduct, MetaSim};
 pub use script::Answer;
 pub use telegram::TelegramSim;
 pub use whatsapp::WhatsappSim;
