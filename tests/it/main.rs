@@ -4,4 +4,5 @@ mod bad_input;
 mod faults;
 mod flows;
 mod management;
+mod meta;
 mod observe;
