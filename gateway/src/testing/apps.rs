@@ -91,3 +91,59 @@ async fn a_tag_that_the_channel_has_not_is_refused() {
     })
     .await;
 }
+
+/// A `signed_request` of the app.
+fn signed_request(secret: &str, payload: &Value) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let encoding = data_encoding::BASE64URL_NOPAD;
+    let payload = encoding.encode(payload.to_string().as_bytes());
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(payload.as_bytes());
+    format!("signed_request={}.{payload}", encoding.encode(&mac.finalize().into_bytes()))
+}
+
+#[tokio::test]
+async fn data_deletion_and_deauthorisation_are_verified_and_recorded() {
+    World::run(async |world| {
+        let account = page(&world, &world.key, "1", APP_SECRET).await;
+        let bot = world.telegram().await;
+        let payload = json!({"algorithm": "HMAC-SHA256", "issued_at": 1_795_168_800, "user_id": "218471"});
+        let path = format!("/hooks/meta/{account}/data-deletion");
+        let form = signed_request(APP_SECRET, &payload);
+        let first = world.open("POST", &path, &[], form.clone()).await;
+        assert_eq!((first.status, first.header("content-type")), (200, "application/json"));
+        let code = first.json()["confirmation_code"].as_str().unwrap().to_owned();
+        assert_eq!(first.json()["url"], format!("https://gw.example/deletion/{code}"));
+        assert!(code.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !code.contains("218471"));
+        // The same again is the same code: never an error.
+        assert_eq!(world.open("POST", &path, &[], form.clone()).await.json()["confirmation_code"], code);
+        let shown = world.open("GET", &format!("/deletion/{code}"), &[], "").await;
+        assert_eq!((shown.status, shown.header("content-type")), (200, "text/plain; charset=utf-8"));
+        assert_eq!(world.open("GET", "/deletion/%3Cscript%3E", &[], "").await.status, 404);
+        let deauthorised = world.open("POST", &format!("/hooks/meta/{account}/deauthorize"), &[], form.clone()).await;
+        assert_eq!((deauthorised.status, deauthorised.body.is_empty()), (200, true));
+        let records = world.records();
+        assert_eq!(records.len(), 3);
+        let kinds: Vec<String> = records
+            .iter()
+            .map(|record| match messaging::channels::channel(record.channel).parse(&record.body).unwrap().body {
+                messaging::channels::InboundBody::Platform { kind, raw } => format!("{kind} {}", raw["user_id"]),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, [r#"data_deletion "218471""#, r#"data_deletion "218471""#, r#"deauthorize "218471""#]);
+        let nobody = format!("/hooks/meta/acc_{}/data-deletion", "a".repeat(26));
+        let refused = [
+            (path.clone(), signed_request("another-secret", &payload), 403),
+            (path.clone(), "nothing=1".to_owned(), 400),
+            (path.clone(), "x".repeat(20_000), 413),
+            (nobody, form.clone(), 403),
+            (format!("/hooks/meta/{bot}/data-deletion"), form, 403),
+        ];
+        for (path, form, status) in refused {
+            assert_eq!(world.open("POST", &path, &[], form).await.status, status, "{path}");
+        }
+        assert_eq!(world.records().len(), 3);
+    })
+    .await;
+}

@@ -120,8 +120,8 @@ impl Channel for Messenger {
     }
 
     fn recipient_json(&self, handle: &Handle) -> Value {
-        let name = TO.iter().find(|name| scheme(name) == handle.scheme()).unwrap_or(&TO[0]);
-        Value::Object(Map::from_iter([((*name).to_owned(), handle.value().into())]))
+        let name = TO.iter().find(|name| scheme(name) == handle.scheme());
+        Value::Object(name.map(|name| ((*name).to_owned(), handle.value().into())).into_iter().collect())
     }
 
     fn nobody(&self) -> Handle {

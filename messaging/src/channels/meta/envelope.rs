@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::signed_request::{CONNECTOR, Callback};
 use super::wire::{Change, Comment, Entry, Envelope, Id, Messaging, party};
 use super::{COMMENT, Product};
 use crate::channels::{Piece, PieceKind};
@@ -156,9 +157,25 @@ pub(super) fn is_echo(event: &Messaging<'_>) -> bool {
 pub(super) fn change_handle(change: &Change<'_>) -> Handle {
     let comment: Option<Comment<'_>> = change.value.and_then(|value| serde_json::from_str(value.get()).ok());
     let field = change.field.as_deref().unwrap_or_default();
+    if let Some(user) = connector(field, change) {
+        return Handle::new(CONNECTOR, &user);
+    }
     let Some(comment) = comment.filter(|comment| is_comment(field, comment)) else { return Handle::account() };
     let id = comment.comment_id.or(comment.id).filter(|id| !id.is_empty());
     id.map_or_else(Handle::account, |id| Handle::new(COMMENT, &id))
+}
+
+/// The person whose callback it is (`signed_request`).
+fn connector(field: &str, change: &Change<'_>) -> Option<String> {
+    if ![Callback::DataDeletion, Callback::Deauthorize].iter().any(|callback| callback.name() == field) {
+        return None;
+    }
+    #[derive(serde::Deserialize)]
+    struct Part {
+        user_id: String,
+    }
+    let part: Part = serde_json::from_str(change.value?.get()).ok()?;
+    Some(part.user_id).filter(|user| !user.is_empty())
 }
 
 /// Whether a change is about a comment.

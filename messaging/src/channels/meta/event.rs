@@ -313,7 +313,9 @@ fn changed(change: &Change<'_>, sent_at: Timestamp) -> Inbound {
     let said = |name: &str| from.get(name).and_then(Value::as_str).map(str::to_owned);
     let own = time(comment.created_time);
     let at = if own == Timestamp::ZERO { sent_at } else { own };
-    let platform_id = if is_comment { handle.value().to_owned() } else { String::new() };
+    // A callback may come again; its code is the same.
+    let code = raw.get("confirmation_code").and_then(Value::as_str).filter(|_| !is_comment);
+    let platform_id = if is_comment { handle.value().to_owned() } else { code.unwrap_or_default().to_owned() };
     // A comment is edited more than once; each time has its own entry.
     let qualifier =
         if is_comment { format!("{field}:{verb}:{}", if verb == "add" { 0 } else { sent_at.as_secs() }) } else { String::new() };

@@ -4,12 +4,14 @@
 //! the recorder is idempotent by (account, [`SignedRequest::user`], [`SignedRequest::issued_at`]). The person named is the one who
 //! connected the page, by an app-scoped id; it is no customer's PSID or IGSID.
 
+use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 
 use super::proof::{TAG_BYTES, parameter};
-use crate::channels::{Answer, Refusal, Verifier, any_mac_matches};
+use crate::channels::{Answer, ChannelKind, Piece, PieceKind, Refusal, Verifier, any_mac_matches};
 use crate::clock::Timestamp;
+use crate::content::Handle;
 
 /// Largest form that is read, in bytes.
 pub const FORM_BYTES_MAX: usize = 16 * 1024;
@@ -83,6 +85,52 @@ fn id(value: &serde_json::Value) -> Option<String> {
         _ => None,
     }
     .filter(|id| !id.is_empty() && id != "0")
+}
+
+/// Which of the two callbacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callback {
+    /// A person wants their data deleted.
+    DataDeletion,
+    /// A person, or a page, removed the app.
+    Deauthorize,
+}
+
+impl Callback {
+    /// Its name: the kind of the `platform.event` that tells of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DataDeletion => "data_deletion",
+            Self::Deauthorize => "deauthorize",
+        }
+    }
+}
+
+/// The scheme of the handle of the person who had connected the account.
+pub(super) const CONNECTOR: &str = "connector";
+
+/// What the callback says, as a piece for the log: a change of the account's product, so that its own parser reads it. Whose
+/// data it is stands in it where the channel seals it with a key of that person (Messenger, Instagram); `code` always.
+/// None: the account is no product of Meta's.
+pub fn piece(channel: ChannelKind, callback: Callback, signed: &SignedRequest, code: &str) -> Option<Piece> {
+    let (object, sealed) = match channel {
+        ChannelKind::Messenger => ("page", true),
+        ChannelKind::Instagram => ("instagram", true),
+        ChannelKind::Whatsapp => ("whatsapp_business_account", false),
+        ChannelKind::Telegram | ChannelKind::Tiktok | ChannelKind::Discord | ChannelKind::Email | ChannelKind::Woocommerce => return None,
+    };
+    let mut value = serde_json::json!({"confirmation_code": code, "issued_at": signed.issued_at.as_secs()});
+    let user = Some(&signed.user).filter(|user| sealed && !user.is_empty());
+    if let Some(user) = user {
+        value["user_id"] = user.as_str().into();
+    }
+    if let Some(profile) = &signed.profile {
+        value["profile_id"] = profile.as_str().into();
+    }
+    let handle = user.map_or_else(Handle::account, |user| Handle::new(CONNECTOR, user));
+    let change = serde_json::json!({"field": callback.name(), "value": value});
+    let body = serde_json::json!({"object": object, "entry": [{"id": "0", "time": signed.issued_at.as_secs(), "changes": [change]}]});
+    Some(Piece::new(handle, PieceKind::Account, Bytes::from(body.to_string())))
 }
 
 /// The answer to a deletion request: where its state is shown, and the code of it.
