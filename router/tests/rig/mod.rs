@@ -374,7 +374,7 @@ impl Rig {
         let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
         let tenant_id = TenantId([1; 16]);
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
-        let rows = rows(kind, &keyring, tenant_id, account, endpoint, &platform.url, &inbox.url, clock.now());
+        let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
         let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock);
         Self {
@@ -637,9 +637,7 @@ fn run(
 fn rows(
     kind: ChannelKind,
     keyring: &Keyring,
-    tenant: TenantId,
-    account: AccountId,
-    endpoint: EndpointId,
+    (tenant, account, endpoint): (TenantId, AccountId, EndpointId),
     platform: &str,
     inbox: &str,
     now: Timestamp,
