@@ -2,6 +2,8 @@
 //! redeliver them as the real ones do. A test chooses their answers with a [`script`].
 
 mod answer;
+#[cfg(test)]
+mod connected;
 pub mod discord;
 pub mod email;
 pub mod hook;
@@ -29,6 +31,7 @@ pub use ledger::{Call, Fate, Offered};
 pub use meta::{MetaProduct, MetaSim};
 pub use script::Answer;
 pub use telegram::TelegramSim;
+pub use tiktok::TiktokSim;
 pub use whatsapp::WhatsappSim;
 
 use crate::chance::Chance;
