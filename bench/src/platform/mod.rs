@@ -33,6 +33,7 @@ pub use script::Answer;
 pub use telegram::TelegramSim;
 pub use tiktok::TiktokSim;
 pub use whatsapp::WhatsappSim;
+pub use woocommerce::WoocommerceSim;
 
 use crate::chance::Chance;
 use crate::http::{Reply, Request, json_reply};
