@@ -4,14 +4,16 @@
 //! request for an account that does not exist is judged with secrets that nobody has.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts as Head;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
-use messaging::channels::{self, Channel, ChannelKind, HandshakeReply, PieceKind, Received, Refusal};
-use messaging::exchange::WebhookRequest;
+use messaging::channels::{self, Answer, Channel, ChannelKind, HandshakeReply, Piece, PieceKind, Received, Refusal};
+use messaging::directory::{Account, Directory};
+use messaging::exchange::{HttpRequest, WebhookRequest};
 use messaging::ids::AccountId;
 use messaging::log::{AppendError, NewRecord, Topic};
 use messaging::metrics::{self, IngressOutcome, IngressRejection, ShedReason};
@@ -23,9 +25,16 @@ use crate::problem::{jittered_wait, whole_seconds};
 use crate::reply::{self, Reply};
 use crate::routes::PARAMS_MAX;
 use crate::server::worker::Worker;
+use crate::shared::Shared;
 
 /// Most bytes of a handshake's answer.
 const HANDSHAKE_BYTES_MAX: usize = 1024;
+/// How long a call that the platform wants may take.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Accounts beside the path's that one request may speak of.
+const OTHERS_MAX: usize = 16;
+/// Accounts of one identity that are tried.
+const VERIFIED_MAX: usize = 4;
 
 /// Answers a webhook request.
 pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARAMS_MAX], incoming: Incoming, started: Instant) -> Reply {
@@ -44,18 +53,40 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
         Err(BodyError::Broken) => return refuse(kind, IngressRejection::Malformed, closing(400)),
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
-    let judged = judge(worker, head, kind, params[1], &body);
+    let fetched = fetch(worker, head, kind, params[1], &body).await;
+    let judged = judge(worker, head, kind, params[1], &body, fetched.as_ref());
     // The body's bytes are sealed in the records by now.
     drop(body);
     match judged {
         Judged::Answer(reply) => reply,
         Judged::Append(batch) => append(worker, batch, started).await,
+        Judged::Confirm(channel, call) => confirm(worker, channel, call).await,
+    }
+}
+
+/// What the channel needs to judge a request for an account that exists; for most there is nothing.
+async fn fetch(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes) -> Option<Bytes> {
+    let shared = &worker.shared;
+    let call = {
+        let directory = shared.parts.keeper.shared().load();
+        let account = account_of_path(shared, &directory, kind, account)?;
+        channels::channel(account.channel).needs(&request_of(shared, head, body, None), &account.verifier)?
+    };
+    shared.fetched.get(&shared.parts, call).await
+}
+
+/// The platform wants to be called before it sends events.
+async fn confirm(worker: &Worker, channel: &'static dyn Channel, call: HttpRequest) -> Reply {
+    match worker.shared.parts.caller.call(call, CONFIRM_TIMEOUT).await {
+        Ok(answer) if (200..300).contains(&answer.status) => reply::empty(StatusCode::OK),
+        Ok(_) | Err(_) => bare(channel.refusal_cost().status),
     }
 }
 
 enum Judged {
     Answer(Reply),
     Append(Batch),
+    Confirm(&'static dyn Channel, HttpRequest),
 }
 
 /// The pieces of an authentic request.
@@ -65,36 +96,64 @@ struct Batch {
     kinds: Vec<PieceKind>,
     /// A piece was left out because the log never takes one of its size.
     too_large: bool,
+    /// The answer once all is durable; none: 200 without a body.
+    answer: Option<Answer>,
 }
 
-fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes) -> Judged {
+/// The account of a hook's path, when its channel is on.
+fn account_of_path<'d>(shared: &Shared, directory: &'d Directory, kind: Option<ChannelKind>, account: &str) -> Option<&'d Arc<Account>> {
+    let enabled = kind.filter(|kind| shared.parts.channels.contains_key(kind));
+    let account = account.parse::<AccountId>().ok().and_then(|id| directory.account(id));
+    account.filter(|account| enabled == Some(account.channel))
+}
+
+fn request_of<'r>(shared: &Shared, head: &'r Head, body: &'r Bytes, fetched: Option<&'r Bytes>) -> WebhookRequest<'r> {
+    WebhookRequest {
+        is_post: head.method == Method::POST,
+        query: head.uri.query().unwrap_or(""),
+        headers: &head.headers,
+        body,
+        now: shared.now(),
+        fetched,
+    }
+}
+
+fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes, fetched: Option<&Bytes>) -> Judged {
     let shared = &worker.shared;
     let directory = shared.parts.keeper.shared().load();
-    let enabled = kind.filter(|kind| shared.parts.channels.contains_key(kind));
-    let account = account.parse::<AccountId>().ok().and_then(|id| directory.account(id)).filter(|account| enabled == Some(account.channel));
+    let account = account_of_path(shared, &directory, kind, account);
     // A channel that does not exist costs what one that does costs.
     let channel = channels::channel(kind.unwrap_or(ChannelKind::ALL[0]));
-    let request =
-        WebhookRequest { is_post: head.method == Method::POST, query: head.uri.query().unwrap_or(""), headers: &head.headers, body };
+    let request = request_of(shared, head, body, fetched);
     let verifier = account.map_or_else(|| shared.nobody(channel.kind()), |account| &account.verifier);
     let received = channel.receive(&request, verifier);
+    let unauthentic = || bare(channel.unauthentic_status());
     let (account, received) = match (account, received) {
         (Some(account), Ok(received)) => (account, received),
         (Some(_), Err(Refusal::Malformed)) => return Judged::Answer(refuse(kind, IngressRejection::Malformed, bare(400))),
         (_, Err(Refusal::Method)) => return Judged::Answer(refuse(kind, IngressRejection::Malformed, other_method(&request))),
-        (Some(_), Err(Refusal::Unauthentic)) => return Judged::Answer(refuse(kind, IngressRejection::BadSignature, bare(403))),
-        (None, _) => return Judged::Answer(refuse(kind, IngressRejection::UnknownAccount, bare(403))),
+        (Some(_), Err(Refusal::Unauthentic)) => return Judged::Answer(refuse(kind, IngressRejection::BadSignature, unauthentic())),
+        (None, _) => return Judged::Answer(refuse(kind, IngressRejection::UnknownAccount, unauthentic())),
     };
-    let pieces = match received {
+    let (pieces, answer) = match received {
         Received::Handshake(answer) => return Judged::Answer(handshake(answer)),
-        Received::Pieces(pieces) => pieces,
+        Received::Confirm(call) => return Judged::Confirm(channel, call),
+        Received::Answered { pieces, answer } if pieces.is_empty() => return Judged::Answer(with_body(answer)),
+        Received::Answered { pieces, answer } => (pieces, Some(answer)),
+        Received::Pieces(pieces) => (pieces, None),
     };
     let now = shared.now();
     let log = &shared.parts.log;
     let (partitions, largest) = (log.partitions(), log.max_record());
     let ids = shared.parts.keyring.ids();
-    let mut batch = Batch { channel, records: Vec::with_capacity(pieces.len()), kinds: Vec::with_capacity(pieces.len()), too_large: false };
+    let (records, kinds) = (Vec::with_capacity(pieces.len()), Vec::with_capacity(pieces.len()));
+    let mut batch = Batch { channel, records, kinds, too_large: false, answer };
+    let mut others = Others { directory: &directory, channel, request: &request, found: Vec::new() };
     for piece in &pieces {
+        let Some(account) = others.owner_of(piece, account) else {
+            metrics::INGRESS_REJECTIONS.at([channel.kind().index(), IngressRejection::UnknownAccount.index()]).increment(1);
+            continue;
+        };
         let conversation = ids.conversation(account.owner.tenant.id(), account.owner.account, piece.handle().expose());
         let record = Record::inbound(account.owner, account.channel, conversation, piece, now);
         let record = record.to_new(Topic::Inbound, partitions, shared.parts.keyring.log());
@@ -106,6 +165,38 @@ fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str,
         batch.kinds.push(piece.kind());
     }
     Judged::Append(batch)
+}
+
+/// The accounts that an app's request speaks of beside the path's: one hook serves all accounts of a Meta or TikTok app.
+struct Others<'r> {
+    directory: &'r Directory,
+    channel: &'static dyn Channel,
+    request: &'r WebhookRequest<'r>,
+    /// Looked up so far; none: nobody here, or not theirs by their own secrets.
+    found: Vec<(String, Option<&'r Arc<Account>>)>,
+}
+
+impl<'r> Others<'r> {
+    /// Whose a piece is: the path's account, or one whose own secrets verify the request as well.
+    fn owner_of(&mut self, piece: &Piece, of_path: &'r Arc<Account>) -> Option<&'r Arc<Account>> {
+        let Some(identity) = piece.account().filter(|identity| of_path.identity().is_some_and(|own| own != *identity)) else {
+            return Some(of_path);
+        };
+        if let Some((_, known)) = self.found.iter().find(|(of, _)| of == identity) {
+            return *known;
+        }
+        if self.found.len() >= OTHERS_MAX {
+            return None;
+        }
+        let named = self.directory.accounts_by_identity(self.channel.kind(), identity);
+        // The path's tenant first: it knows best what it has connected.
+        let own = named.iter().filter(|account| account.owner.tenant == of_path.owner.tenant);
+        let strangers = named.iter().filter(|account| account.owner.tenant != of_path.owner.tenant);
+        let mut tried = own.chain(strangers).take(VERIFIED_MAX);
+        let found = tried.find(|account| self.channel.receive(self.request, &account.verifier).is_ok());
+        self.found.push((identity.to_owned(), found));
+        found
+    }
 }
 
 async fn append(worker: &Worker, batch: Batch, started: Instant) -> Reply {
@@ -124,7 +215,7 @@ async fn append(worker: &Worker, batch: Batch, started: Instant) -> Reply {
         Ok(()) => {
             metrics::INGRESS_EVENTS_PER_REQUEST.at([kind.index()]).record(batch.kinds.len() as f64);
             metrics::INGRESS_ACK_DURATION_SECONDS.at([kind.index()]).record(started.elapsed().as_secs_f64());
-            reply::empty(StatusCode::OK)
+            batch.answer.map_or_else(|| reply::empty(StatusCode::OK), with_body)
         }
         Err(AppendError::TooLarge { .. }) => refuse(Some(kind), IngressRejection::TooLarge, closing(413)),
         Err(error @ (AppendError::Full | AppendError::Away | AppendError::Closed | AppendError::Partition)) => {
@@ -156,6 +247,15 @@ fn other_method(request: &WebhookRequest<'_>) -> Reply {
     let other = if request.is_post { "GET" } else { "POST" };
     reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(other));
     reply
+}
+
+/// An answer that the channel made.
+fn with_body(answer: Answer) -> Reply {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    match answer.content_type {
+        Some(kind) => reply::typed(status, kind, answer.body),
+        None => reply::empty(status),
+    }
 }
 
 /// The answer to a handshake: plain text that no browser takes for anything else.

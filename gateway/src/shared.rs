@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::api::Backlog;
 use crate::api::recent::Recent;
 use crate::api::token;
+use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
 
 /// What all threads share.
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) backlog: Backlog,
     /// Verifiers of accounts that do not exist.
     nobody: Vec<Verifier>,
+    /// What channels need to judge a request: certificates.
+    pub(crate) fetched: Fetched,
     pub(crate) connections: AtomicUsize,
     pub(crate) admin_connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
@@ -46,6 +49,7 @@ impl Shared {
             recent,
             backlog: Backlog::default(),
             nobody,
+            fetched: Fetched::default(),
             connections: AtomicUsize::new(0),
             admin_connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -70,5 +74,5 @@ fn nobody(kind: ChannelKind) -> Verifier {
     let secrets = channel(kind).fields().iter().filter(|field| field.secret);
     let drawn: BTreeMap<String, SecretPair> =
         secrets.map(|field| (field.name.to_owned(), SecretPair::new(Secret::new(token::random_text(32)), Timestamp::ZERO))).collect();
-    channel(kind).verifier(&drawn)
+    channel(kind).verifier(&BTreeMap::new(), &drawn)
 }

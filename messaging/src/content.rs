@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 pub struct Handle(String);
 
 impl Handle {
-    /// A handle of a scheme: `phone`, `bsuid`, `chat`, `group` or `account`.
+    /// A handle of a scheme: `phone`, `bsuid`, `chat`, `group`, `psid`, `igsid`, `conversation`, `user`, `channel`, `mail`,
+    /// `order`, `customer`, `comment` or `account`.
     pub fn new(scheme: &str, value: &str) -> Self {
         Self(format!("{scheme}:{value}"))
     }
@@ -256,6 +257,39 @@ pub struct Receipt {
     pub platform_id: Option<String>,
 }
 
+/// A mail.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Email {
+    /// The subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The text as HTML. Of a stranger: never to be shown without cleaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub html: Option<String>,
+    /// Addresses of the main recipients (in; out it is the message's `to`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
+    /// Addresses of further recipients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cc: Vec<String>,
+    /// Addresses of hidden recipients (out).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bcc: Vec<String>,
+    /// Where answers are to go, when not to the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// What is attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Media>,
+    /// Part of a mailing: gets `List-Unsubscribe` with this link (out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsubscribe: Option<String>,
+}
+
 /// A kind that has no name of its own here: nothing is thrown away.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unsupported {
@@ -301,6 +335,10 @@ pub enum Content {
     Order(Value),
     /// A payment, in the platform's shape (in).
     Payment(Value),
+    /// A mail.
+    Email(Email),
+    /// Several parts under one platform id (text with pictures, several pictures).
+    Mixed(Vec<Content>),
     /// Anything else.
     Unsupported(Unsupported),
 }
@@ -325,6 +363,8 @@ impl Content {
             Self::Typing(_) => "typing",
             Self::Order(_) => "order",
             Self::Payment(_) => "payment",
+            Self::Email(_) => "email",
+            Self::Mixed(_) => "mixed",
             Self::Unsupported(_) => "unsupported",
         }
     }

@@ -230,6 +230,11 @@ impl Account {
     pub fn public(&self, field: &str) -> &str {
         self.row.public.get(field).map_or("", String::as_str)
     }
+    /// The platform's own id of it, where the channel has one.
+    pub fn identity(&self) -> Option<&str> {
+        let name = channels::channel(self.channel).identity()?;
+        Some(self.public(name)).filter(|id| !id.is_empty())
+    }
     /// The present value of a secret, or empty.
     pub fn secret(&self, field: &str) -> &str {
         self.secrets.get(field).map_or("", |pair| pair.current.expose())
@@ -263,6 +268,7 @@ pub struct Directory {
     pub version: u64,
     tenants: Map<TenantId, Arc<TenantEntry>>,
     accounts: Map<AccountId, Arc<Account>>,
+    by_identity: Map<(ChannelKind, String), Vec<Arc<Account>>>,
     endpoints: Map<EndpointId, Arc<Endpoint>>,
     by_tenant: Map<TenantId, Vec<Arc<Endpoint>>>,
     keys: Map<KeyHash, KeyRow>,
@@ -283,6 +289,9 @@ impl Directory {
         for list in directory.by_tenant.values_mut() {
             list.sort_by_key(|endpoint| endpoint.row.id);
         }
+        for list in directory.by_identity.values_mut() {
+            list.sort_by_key(|account| account.row.id);
+        }
         (directory, broken)
     }
 
@@ -295,10 +304,14 @@ impl Directory {
             DirectoryRow::Account(row) => {
                 let key = &self.tenants.get(&row.tenant).ok_or(OpenError)?.key;
                 let secrets: BTreeMap<String, SecretPair> = key.open_value(&account_aad(row.tenant, row.id), row.secrets.as_bytes())?;
-                let verifier = channels::channel(row.channel).verifier(&secrets);
+                let verifier = channels::channel(row.channel).verifier(&row.public, &secrets);
                 let owner = Owned { tenant: Tenant::verified(row.tenant), account: row.id };
                 let account = Account { owner, channel: row.channel, secrets, verifier, row };
-                self.accounts.insert(account.row.id, Arc::new(account));
+                let account = Arc::new(account);
+                if let Some(name) = account.identity() {
+                    self.by_identity.entry((account.channel, name.to_owned())).or_default().push(account.clone());
+                }
+                self.accounts.insert(account.row.id, account);
             }
             DirectoryRow::Endpoint(row) => {
                 let key = &self.tenants.get(&row.tenant).ok_or(OpenError)?.key;
@@ -329,6 +342,12 @@ impl Directory {
     /// The account of a webhook path. The tenant that comes with it may be used once the request is verified.
     pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.accounts.get(&id)
+    }
+
+    /// The accounts that the platform knows under this id, in a fixed order. Several tenants may have connected the same one:
+    /// whoever asks proves for each that the request is authentic by that account's secrets.
+    pub fn accounts_by_identity(&self, channel: ChannelKind, identity: &str) -> &[Arc<Account>] {
+        self.by_identity.get(&(channel, identity.to_owned())).map_or(&[], Vec::as_slice)
     }
 
     /// An account, only if it is this tenant's.

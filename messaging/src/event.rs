@@ -72,6 +72,38 @@ event_types! {
     EndpointRecovered = "endpoint.recovered",
     /// A delivery was given up.
     DeliveryExhausted = "delivery.exhausted",
+    /// An order was made in the shop.
+    OrderCreated = "order.created",
+    /// An order was changed in the shop.
+    OrderUpdated = "order.updated",
+    /// An order was removed from the shop.
+    OrderDeleted = "order.deleted",
+    /// An order came back from the bin.
+    OrderRestored = "order.restored",
+    /// A customer was made in the shop.
+    CustomerCreated = "customer.created",
+    /// A customer was changed in the shop.
+    CustomerUpdated = "customer.updated",
+    /// A customer was removed from the shop.
+    CustomerDeleted = "customer.deleted",
+    /// A customer came back from the bin.
+    CustomerRestored = "customer.restored",
+    /// A product was made in the shop.
+    ProductCreated = "product.created",
+    /// A product was changed in the shop.
+    ProductUpdated = "product.updated",
+    /// A product was removed from the shop.
+    ProductDeleted = "product.deleted",
+    /// A product came back from the bin.
+    ProductRestored = "product.restored",
+    /// A coupon was made in the shop.
+    CouponCreated = "coupon.created",
+    /// A coupon was changed in the shop.
+    CouponUpdated = "coupon.updated",
+    /// A coupon was removed from the shop.
+    CouponDeleted = "coupon.deleted",
+    /// A coupon came back from the bin.
+    CouponRestored = "coupon.restored",
     /// An authentic notice that has no type of its own, with its raw part.
     PlatformEvent = "platform.event",
     /// A test, asked for by `POST /v1/endpoints/{id}/test`.

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::Timestamp;
+use crate::seal::Secret;
+
 /// A webhook request as the gateway received it: not yet verified.
 #[derive(Clone, Copy)]
 pub struct WebhookRequest<'a> {
@@ -16,6 +19,10 @@ pub struct WebhookRequest<'a> {
     pub headers: &'a http::HeaderMap,
     /// The raw body.
     pub body: &'a Bytes,
+    /// When it came, for signatures that hold for a while.
+    pub now: Timestamp,
+    /// What `Channel::needs` asked for.
+    pub fetched: Option<&'a Bytes>,
 }
 
 /// A request to a platform or an endpoint.
@@ -38,12 +45,14 @@ impl fmt::Debug for HttpRequest {
 }
 
 /// An answer.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct HttpResponse {
     /// The status code.
     pub status: u16,
     /// `Retry-After`, when it was there and readable (seconds or an HTTP date).
     pub retry_after: Option<Duration>,
+    /// The headers.
+    pub headers: http::HeaderMap,
     /// The body, cut at the caller's cap.
     pub body: Bytes,
 }
@@ -52,4 +61,53 @@ impl fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HttpResponse({}, {} bytes)", self.status, self.body.len())
     }
+}
+
+/// How a connection to a mail relay is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailSecurity {
+    /// TLS from the first byte (port 465).
+    Tls,
+    /// `STARTTLS`, which must succeed (port 587).
+    StartTls,
+    /// None: for a relay on this machine.
+    Plain,
+}
+
+/// A mail for a relay.
+#[derive(Clone)]
+pub struct MailSubmission {
+    /// The relay's name.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub security: MailSecurity,
+    /// Who submits; none: without authentication.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Secret,
+    /// The envelope's sender.
+    pub from: String,
+    /// The envelope's recipients.
+    pub to: Vec<String>,
+    /// The mail with its headers.
+    pub message: Bytes,
+}
+
+impl fmt::Debug for MailSubmission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MailSubmission({} bytes, redacted)", self.message.len())
+    }
+}
+
+/// A relay's last answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailReply {
+    /// The code: 250, 451, 550 …
+    pub code: u16,
+    /// Its text, shortened. May name the recipient: not for logs.
+    pub text: String,
+    /// Whether the mail's last byte had been written before this answer: a broken connection after it is of unknown fate.
+    pub after_data: bool,
 }

@@ -210,6 +210,16 @@ impl IdHasher {
         PlatformRef(self.short("pid", &[&tenant.0, &account.0, platform_id.as_bytes()]))
     }
 
+    /// The owner of a budget that is a part of an account.
+    pub fn budget_within(&self, tenant: TenantId, account: AccountId, part: &str) -> [u8; ID_BYTES] {
+        self.short("bud", &[&tenant.0, &account.0, part.as_bytes()])
+    }
+
+    /// The owner of a budget that the platform counts over tenants and accounts.
+    pub fn budget_of_platform(&self, channel: &str, name: &str) -> [u8; ID_BYTES] {
+        self.short("bup", &[channel.as_bytes(), name.as_bytes()])
+    }
+
     /// What is stored of an API key.
     pub fn api_key(&self, secret: &str) -> KeyHash {
         KeyHash(self.full("key", &[secret.as_bytes()]))

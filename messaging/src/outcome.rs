@@ -195,6 +195,8 @@ pub enum Throttled {
     Conversation,
     /// The whole account.
     Account,
+    /// The whole app, with all its accounts.
+    App,
 }
 
 /// What an answer of a platform means for the send.

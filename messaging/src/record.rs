@@ -170,6 +170,9 @@ pub struct SendCommand {
     /// Sent in its place when the window is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Template>,
+    /// The tag that allows it outside the window, such as `human_agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// Not sent after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,

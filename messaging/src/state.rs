@@ -51,9 +51,35 @@ pub struct Conversation {
     pub key: [u8; KEY_BYTES],
     /// The due time of the window timer that stands in `later`; `ZERO` when none does.
     pub timer_at: Timestamp,
-    /// Business connection for replies on behalf (Telegram).
+    /// The way to write back (Telegram's business connection, Discord's interaction token).
     pub via: Option<String>,
+    /// Until when that way can be used; `ZERO`: until another comes.
+    pub via_until: Timestamp,
+    /// When the window was last opened; `ZERO` when it never was. Tags count from here.
+    pub opened_at: Timestamp,
+    /// Free messages sent since then.
+    pub free_sent: u32,
+    /// Our newest messages that are not known to be read, oldest first: what a watermark moves.
+    pub awaiting: Vec<Awaiting>,
+    /// What was sent until then reached the person: a message whose answer comes after its watermark is moved by this.
+    pub delivered_upto: Timestamp,
+    /// What was sent until then was read.
+    pub read_upto: Timestamp,
 }
+
+/// One of our messages that a watermark may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaiting {
+    /// Its id.
+    pub message: MessageId,
+    /// The time in its row's key.
+    pub at: Timestamp,
+    /// When its request was written.
+    pub sent_at: Timestamp,
+}
+
+/// Most messages of a conversation that wait for a watermark; the oldest are forgotten.
+pub const AWAITING_MAX: usize = 64;
 
 /// Where the numbering of a conversation's deliveries to one endpoint stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +135,27 @@ impl Conversation {
             key,
             timer_at: Timestamp::ZERO,
             via: None,
+            via_until: Timestamp::ZERO,
+            opened_at: Timestamp::ZERO,
+            free_sent: 0,
+            awaiting: Vec::new(),
+            delivered_upto: Timestamp::ZERO,
+            read_upto: Timestamp::ZERO,
         }
+    }
+
+    /// The way to write back, while it can be used.
+    pub fn usable_via(&self, now: Timestamp) -> Option<&str> {
+        let usable = self.via_until == Timestamp::ZERO || now < self.via_until;
+        self.via.as_deref().filter(|_| usable)
+    }
+
+    /// Remembers a message that a watermark may move.
+    pub fn await_watermark(&mut self, message: Awaiting) {
+        if self.awaiting.len() >= AWAITING_MAX {
+            self.awaiting.remove(0);
+        }
+        self.awaiting.push(message);
     }
 
     /// The handle of a scheme, when the person has one.

@@ -59,7 +59,7 @@ pub fn secrets(secret_token: SecretPair) -> BTreeMap<String, SecretPair> {
 }
 
 pub fn verifier_of(secret_token: &str) -> Verifier {
-    telegram().verifier(&secrets(SecretPair::new(Secret::new(secret_token), Timestamp::ZERO)))
+    telegram().verifier(&std::collections::BTreeMap::new(), &secrets(SecretPair::new(Secret::new(secret_token), Timestamp::ZERO)))
 }
 
 pub fn post(body: &Bytes, presented: Option<&[u8]>, verifier: &Verifier) -> Result<Received, Refusal> {
@@ -67,7 +67,7 @@ pub fn post(body: &Bytes, presented: Option<&[u8]>, verifier: &Verifier) -> Resu
     if let Some(token) = presented {
         headers.insert("X-Telegram-Bot-Api-Secret-Token", http::HeaderValue::from_bytes(token).unwrap());
     }
-    telegram().receive(&WebhookRequest { is_post: true, query: "", headers: &headers, body }, verifier)
+    telegram().receive(&WebhookRequest { is_post: true, query: "", headers: &headers, body, now: Timestamp::ZERO, fetched: None }, verifier)
 }
 
 /// The one piece of an authentic request.
@@ -94,7 +94,7 @@ pub fn account(api_base: Option<&str>) -> Account {
         created_at: Timestamp::ZERO,
         revision: 1,
     };
-    let verifier = telegram().verifier(&secrets);
+    let verifier = telegram().verifier(&std::collections::BTreeMap::new(), &secrets);
     Account { owner: Owned { tenant: Tenant::for_tests(tenant), account: id }, channel: ChannelKind::Telegram, row, secrets, verifier }
 }
 
@@ -107,5 +107,6 @@ pub fn settings() -> ChannelSettings {
         per_pair: 1.0,
         window: Duration::ZERO,
         window_warning: Duration::ZERO,
+        ..ChannelSettings::default()
     }
 }

@@ -273,7 +273,8 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn message_at(
+    /// A message whose place is known.
+    pub fn message_at(
         &self,
         tenant: Tenant,
         (conversation, at, id): (ConversationId, Timestamp, MessageId),

@@ -11,16 +11,16 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
-use messaging::content::Content;
 use messaging::directory::{Endpoint, SharedDirectory};
-use messaging::exchange::HttpRequest;
+use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
 use messaging::ids::IdHasher;
 use messaging::limit::Limit;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
+use crate::egress::mail;
 use crate::egress::{CallError, Client, Door, ErrorKind, Sent, Stage};
-use crate::plan::{Destination, Tail, Task, TaskEnd};
+use crate::plan::{Destination, Go, Tail, Task, TaskEnd};
 use crate::sign::{SignError, Signer};
 use crate::{WebhookSettings, delivery, send};
 
@@ -50,12 +50,12 @@ pub struct Job {
 /// What a lane says to a shard.
 #[derive(Debug)]
 pub enum FromLane {
-    /// A slot is free: may it go? Answered with the content once the intent is durable; dropped or none means no.
+    /// A slot is free: may it go? Answered once the intent is durable; dropped or none means no.
     Intent {
         /// Which task.
         ticket: u64,
         /// The answer.
-        go: oneshot::Sender<Option<Content>>,
+        go: oneshot::Sender<Option<Go>>,
     },
     /// The task ended.
     End {
@@ -182,6 +182,11 @@ impl Lane {
     pub async fn call(&self, request: HttpRequest, timeout: Duration, answer_max: usize) -> Result<Sent, CallError> {
         let client = self.client(&request.url)?;
         client.send(request, timeout, answer_max).await
+    }
+
+    /// Submits a mail to its relay.
+    pub async fn submit(&self, mail: MailSubmission, timeout: Duration) -> Result<MailReply, CallError> {
+        mail::submit(&self.parts.door, mail, timeout).await
     }
 
     /// The connections to an address (`scheme://host:port/…`).

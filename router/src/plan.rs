@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use messaging::clock::Timestamp;
-use messaging::content::Handle;
+use messaging::content::{Content, Handle};
 use messaging::event::Event;
 use messaging::ids::{AccountId, ConversationId, DeliveryId, EndpointId, MessageId};
 use messaging::outcome::{Reason, Verdict};
@@ -62,7 +62,16 @@ pub struct Sending {
     pub to: Handle,
     /// The platform's id of the message that it answers.
     pub reply_to: Option<String>,
-    /// Business connection.
+}
+
+/// Leave to go, given once the intent is durable.
+#[derive(Debug, Clone)]
+pub struct Go {
+    /// What is sent: the merchant's content, or its fallback.
+    pub content: Content,
+    /// The tag that it needs.
+    pub tag: Option<String>,
+    /// The way to write back, while it can be used.
     pub via: Option<String>,
 }
 

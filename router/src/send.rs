@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use messaging::channels::channel;
-use messaging::directory::AccountState;
+use messaging::channels::{Outbound, Owner, channel};
+use messaging::directory::{Account, AccountState};
 use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
 use messaging::metrics;
 use messaging::outcome::{Reason, Throttled, Verdict};
@@ -29,26 +29,27 @@ pub fn admit(lane: &Lane, task: &Task) -> Option<(Duration, bool)> {
         AccountState::Paused | AccountState::Broken | AccountState::Blocked => return Some((STOPPED_LOOK, true)),
     }
     let settings = lane.parts.channels.get(&account.channel)?;
-    let pair = || {
-        let digest = lane.parts.ids.conversation(task.tenant.id(), sending.account, sending.to.expose());
-        digest.0
-    };
     let budgets: Vec<(BudgetKey, Budget)> = channel(account.channel)
-        .budgets(settings, &sending.to)
+        .budgets(settings, &sending.to, &sending.command.content)
         .into_iter()
-        .map(|budget| {
-            let owner = match budget.scope {
-                BudgetScope::Pair => pair(),
-                BudgetScope::Tenant => task.tenant.id().0,
-                BudgetScope::Account | BudgetScope::ApiKey | BudgetScope::Endpoint | BudgetScope::Global => sending.account.0,
-            };
-            (BudgetKey { scope: budget.scope, owner }, budget)
-        })
+        .map(|budget| (budget_key(lane, task, sending, account, budget.scope), budget))
         .collect();
     match lane.parts.limit.admit(&budgets) {
         Admission::Go => None,
-        Admission::Wait { wait, scope } => Some((wait, scope != BudgetScope::Pair)),
+        Admission::Wait { wait, scope } => Some((wait, !scope.is_narrow())),
     }
+}
+
+/// Whose a budget of this send is.
+fn budget_key(lane: &Lane, task: &Task, sending: &Sending, account: &Account, scope: BudgetScope) -> BudgetKey {
+    let (ids, tenant) = (&lane.parts.ids, task.tenant.id());
+    let owner = match channel(account.channel).owner(scope, account, &sending.to) {
+        Owner::Pair => ids.conversation(tenant, sending.account, sending.to.expose()).0,
+        Owner::Account => sending.account.0,
+        Owner::Within(part) => ids.budget_within(tenant, sending.account, &part),
+        Owner::Platform(name) => ids.budget_of_platform(account.channel.name(), &name),
+    };
+    BudgetKey { scope, owner }
 }
 
 /// One try.
@@ -65,11 +66,11 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
     if owner.send(FromLane::Intent { ticket, go }).await.is_err() {
         return TaskEnd::Withdrawn;
     }
-    let Ok(Some(content)) = answer.await else { return TaskEnd::Withdrawn };
+    let Ok(Some(go)) = answer.await else { return TaskEnd::Withdrawn };
     let message = sending.command.message.to_string();
-    let outgoing = outgoing(sending, &message, &content);
-    let request = match channel(account.channel).request(&outgoing, &account, settings) {
-        Ok(request) => request,
+    let outgoing = outgoing(sending, &message, &go, lane.parts.clock.now());
+    let outbound = match channel(account.channel).transport(&outgoing, &account, settings) {
+        Ok(outbound) => outbound,
         Err(error) => return refused(Reason::Unsendable, &error.0),
     };
     // The last look before the socket: a router that was paused past its lease sends nothing that its successor may send.
@@ -77,17 +78,29 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
         return TaskEnd::Withdrawn;
     }
     let started = lane.parts.clock.now();
-    let answer = lane.call(request, settings.timeout, ANSWER_MAX).await;
-    let took = lane.parts.clock.now().since(started);
-    let verdict = match answer {
-        Ok(sent) => channel(account.channel).outcome(&outgoing, &sent.response),
-        Err(error) => verdict_of(error),
+    let mut holds = Vec::new();
+    let verdict = match outbound {
+        Outbound::Http(request) => match lane.call(request, settings.timeout, ANSWER_MAX).await {
+            Ok(sent) => {
+                holds = channel(account.channel).holds(&outgoing, &sent.response);
+                channel(account.channel).outcome(&outgoing, &sent.response)
+            }
+            Err(error) => verdict_of(error),
+        },
+        Outbound::Mail(mail) => match lane.submit(*mail, settings.timeout).await {
+            Ok(reply) => channel(account.channel).mail_outcome(&outgoing, &reply),
+            Err(error) => verdict_of(error),
+        },
     };
+    let took = lane.parts.clock.now().since(started);
+    for hold in holds {
+        lane.parts.limit.hold(budget_key(lane, task, sending, &account, hold.scope), hold.wait);
+    }
     let outcome = outcome_index(&verdict);
-    let operation = operation_index(&content);
+    let operation = operation_index(&go.content);
     metrics::PLATFORM_REQUESTS.at([account.channel.index(), operation, outcome]).increment(1);
     metrics::PLATFORM_REQUEST_DURATION_SECONDS.at([account.channel.index(), operation]).record(took.as_secs_f64());
-    feed_back(lane, task, sending, &verdict);
+    feed_back(lane, task, sending, &account, &verdict);
     if lane.parts.tail.receiver_count() > 0 {
         let _ = lane.parts.tail.send(TailLine {
             at: lane.parts.clock.now(),
@@ -128,7 +141,7 @@ fn verdict_of(error: CallError) -> Verdict {
 }
 
 /// The platform's word about rates goes into the budgets, and its failures into the breaker.
-fn feed_back(lane: &Lane, task: &Task, sending: &Sending, verdict: &Verdict) {
+fn feed_back(lane: &Lane, task: &Task, sending: &Sending, account: &Account, verdict: &Verdict) {
     let now = lane.parts.clock.now();
     let good = match verdict {
         Verdict::Sent { .. } | Verdict::Moved { .. } | Verdict::Refused { .. } => Some(true),
@@ -137,6 +150,7 @@ fn feed_back(lane: &Lane, task: &Task, sending: &Sending, verdict: &Verdict) {
             if let Some(after) = after {
                 let key = match hold {
                     Throttled::Account => BudgetKey { scope: BudgetScope::Account, owner: sending.account.0 },
+                    Throttled::App => budget_key(lane, task, sending, account, BudgetScope::App),
                     Throttled::Conversation => {
                         let pair = lane.parts.ids.conversation(task.tenant.id(), sending.account, sending.to.expose());
                         BudgetKey { scope: BudgetScope::Pair, owner: pair.0 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
-use messaging::content::Content;
 use messaging::directory::Directory;
 use messaging::ids::{ConversationId, MessageId, QuarantineId, partition_of};
 use messaging::keeper::DirectoryKeeper;
@@ -30,7 +29,7 @@ use crate::desk::{Desk, States, Unfit, World, count};
 use crate::flows::{FlowKey, Flows, Pending};
 use crate::lane::{FromLane, Job, Lanes, LeaseClock};
 use crate::later::{self, Later};
-use crate::plan::{Delivery, Destination, Effects, LaterRow, LaterWork, Task, TaskEnd, Work};
+use crate::plan::{Delivery, Destination, Effects, Go, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::progress::{Place, Prefix, Progress, Slot};
 use crate::{Options, ends};
 
@@ -427,7 +426,7 @@ impl<'a> Shard<'a> {
             ends::make_alias(&mut desk, tenant, id, to, &record);
         }
         let mut owners: Vec<Option<Slot>> = Vec::new();
-        let mut goes: Vec<(oneshot::Sender<Option<Content>>, Option<Content>)> = Vec::new();
+        let mut goes: Vec<(oneshot::Sender<Option<Go>>, Option<Go>)> = Vec::new();
         for message in messages {
             match message {
                 FromLane::Intent { ticket, go } => {
@@ -659,8 +658,8 @@ impl<'a> Shard<'a> {
         let mut keys: Vec<Key> = Vec::new();
         for one in incoming {
             let (record, Ok(parsed)) = (one.record.get(), &one.parsed) else { continue };
-            let newest = self.states.get(&record.conversation).map(|(_, state)| state.newest_platform_at);
-            keys.extend(decide::pointers(record, parsed, newest, self.parts.keyring.ids()));
+            let state = self.states.get(&record.conversation).map(|(_, state)| state);
+            keys.extend(decide::pointers(record, parsed, state, self.parts.keyring.ids()));
         }
         for message in messages {
             let (ticket, parks) = match message {
@@ -819,7 +818,7 @@ impl<'a> Shard<'a> {
         ready
     }
 
-    fn intent(&mut self, desk: &mut Desk<'_>, ticket: u64) -> Option<Content> {
+    fn intent(&mut self, desk: &mut Desk<'_>, ticket: u64) -> Option<Go> {
         let key = self.flows.of(ticket)?;
         let pending = self.flows.head(key)?;
         pending.task.attempts += 1;

@@ -5,4 +5,5 @@ mod deploy;
 mod faults;
 mod flows;
 mod management;
+mod meta;
 mod observe;

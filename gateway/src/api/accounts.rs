@@ -269,7 +269,7 @@ pub(super) async fn check(call: &Call<'_>) -> Result<Reply, Problem> {
             let is_small = response.body.len() <= PLATFORM_REPLY_BYTES_MAX;
             let text = std::str::from_utf8(&response.body).ok().filter(|_| is_small).map(|text| without_secrets(&account, text));
             let platform: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
-            json!({"ok": (200..300).contains(&response.status), "status": response.status, "platform": platform})
+            json!({"ok": channels::channel(account.channel).probed(&response), "status": response.status, "platform": platform})
         }
         Err(why) => json!({"ok": false, "status": null, "detail": without_secrets(&account, &why)}),
     };

@@ -25,7 +25,7 @@ const ID_CHARS_MAX: usize = 64;
 /// How far ahead a message may be scheduled, or expire.
 const AHEAD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The types that can be sent. The others only come in.
-const SENDABLE: [&str; 13] = [
+const SENDABLE: [&str; 15] = [
     "text",
     "image",
     "video",
@@ -39,6 +39,8 @@ const SENDABLE: [&str; 13] = [
     "reaction",
     "read",
     "typing",
+    "email",
+    "mixed",
 ];
 
 /// To whom.
@@ -60,6 +62,8 @@ pub(super) struct Draft {
     pub(super) content: Content,
     pub(super) reply_to: Option<MessageId>,
     pub(super) fallback: Option<Template>,
+    /// Allows it outside the window.
+    pub(super) tag: Option<String>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) not_before: Option<Timestamp>,
     pub(super) callback_data: Option<String>,
@@ -81,6 +85,7 @@ impl Draft {
             content: self.content,
             reply_to: self.reply_to,
             fallback: self.fallback,
+            tag: self.tag,
             expires_at: self.expires_at,
             not_before: self.not_before,
             callback_data: self.callback_data,
@@ -101,14 +106,6 @@ fn faults_of(channel: ChannelKind, content: &Content, fallback: Option<&Template
     faults
 }
 
-/// An address of the channel's usual form that is nobody's, to judge a content by.
-fn nobody(channel: ChannelKind) -> Handle {
-    match channel {
-        ChannelKind::Whatsapp => Handle::phone("0"),
-        ChannelKind::Telegram => Handle::chat("0"),
-    }
-}
-
 /// Reads a message.
 pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map: &Map<String, Value>) -> Result<Draft, Problem> {
     let mut reader = Reader::new(map, "");
@@ -117,6 +114,7 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
     let content = content(&mut reader, map);
     let reply_to = reader.id("reply_to", MessageId::PREFIX);
     let fallback = fallback(&mut reader);
+    let tag = tag(&mut reader, account.as_deref());
     let not_before = ahead(&mut reader, "send_at", now);
     let expires_at = expires_at(&mut reader, now, not_before);
     let callback_data = reader.text("callback_data", CALLBACK_CHARS_MAX).map(str::to_owned);
@@ -131,14 +129,14 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
         let handle = match &to {
             Some(To::Handle(handle)) => Some(handle.clone()),
             Some(To::Conversation(_) | To::Contact(_)) => None,
-            None => Some(nobody(account.channel)),
+            None => Some(channels::channel(account.channel).nobody()),
         };
         let faults = handle.map(|handle| faults_of(account.channel, content, fallback.as_ref(), &handle));
         reader.faults(faults.unwrap_or_default());
     }
     let draft = match (to, content) {
         (Some(to), Some(content)) => {
-            Some(Draft { account, to, content, reply_to, fallback, expires_at, not_before, callback_data, metadata, is_bulk })
+            Some(Draft { account, to, content, reply_to, fallback, tag, expires_at, not_before, callback_data, metadata, is_bulk })
         }
         _ => None,
     };
@@ -203,6 +201,19 @@ fn content<'m>(reader: &mut Reader<'m>, map: &'m Map<String, Value>) -> Option<C
             None
         }
     }
+}
+
+/// One of the channel's tags. When the account is only known by its conversation, the shard judges.
+fn tag(reader: &mut Reader<'_>, account: Option<&Account>) -> Option<String> {
+    let tag = reader.text("tag", ID_CHARS_MAX)?.to_owned();
+    let tags = account.map_or(&[][..], |account| channels::channel(account.channel).tags());
+    if account.is_some() && !tags.iter().any(|known| known.name == tag) {
+        let names: Vec<&str> = tags.iter().map(|known| known.name).collect();
+        let rule = if names.is_empty() { "the channel has no tags".to_owned() } else { format!("must be one of {}", names.join(", ")) };
+        reader.fault("tag", rule);
+        return None;
+    }
+    Some(tag)
 }
 
 fn fallback(reader: &mut Reader<'_>) -> Option<Template> {

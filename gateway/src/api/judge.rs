@@ -2,15 +2,19 @@
 //! The shard judges again; this spares the merchant the wait.
 
 use messaging::channels;
+use messaging::clock::Timestamp;
 use messaging::content::Content;
 use messaging::directory::{Account, AccountState};
 use messaging::state::Conversation;
 use serde_json::json;
 
 use super::Call;
-use super::compose::Draft;
+use super::compose::{Draft, To};
 use super::conversations::{is_open, time_or_null};
 use crate::problem::{Code, Problem};
+
+/// Why free text is refused.
+const NOT_RECENT: &str = "the person has not written recently enough for free text";
 
 /// Whether free-form rules hold for a content: templates, receipts and typing notices are free of them.
 pub(super) fn needs_window(content: &Content) -> bool {
@@ -52,18 +56,30 @@ pub(super) fn judge(call: &Call<'_>, draft: &Draft, account: &Account, state: Op
         }
     }
     let settings = call.shared().parts.channels.get(&account.channel);
-    let rule = settings.and_then(|settings| channels::channel(account.channel).window(settings));
+    let nobody = channels::channel(account.channel).nobody();
+    let of_draft = if let To::Handle(handle) = &draft.to { handle } else { &nobody };
+    let to = state.and_then(|state| state.handles.first()).unwrap_or(of_draft);
+    let rule = settings.and_then(|settings| channels::channel(account.channel).window_for(settings, account, to));
     let is_later = draft.not_before.is_some_and(|at| at > call.now);
-    let until = state.map_or(messaging::clock::Timestamp::ZERO, |state| state.window_until);
+    let until = state.map_or(Timestamp::ZERO, |state| state.window_until);
+    let Some(rule) = rule else { return Ok(Way::AsIs) };
+    let tagged = draft.tag.as_deref().and_then(|tag| rule.tag(tag)).zip(state.filter(|state| state.opened_at > Timestamp::ZERO));
+    let by_tag = tagged.is_some_and(|(length, state)| is_open(call.now, state.opened_at.plus(length)));
+    let used_up = rule.cap.zip(state).is_some_and(|(cap, state)| state.free_sent >= cap);
     // A scheduled message is judged when its time comes: the person may write until then.
-    if rule.is_none() || !needs_window(&draft.content) || is_later || is_open(call.now, until) {
+    if !needs_window(&draft.content) || is_later || by_tag || (is_open(call.now, until) && !used_up) {
         return Ok(Way::AsIs);
     }
     if draft.fallback.is_some() {
         return Ok(Way::Fallback);
     }
-    let problem = Problem::new(Code::WindowClosed, "the person has not written recently enough for free text")
-        .with("expires_at", time_or_null(until))
-        .with("fallback", json!({"hint": "send a template, or add fallback.template to the message"}));
-    Err(problem)
+    let (what, hint) = match rule.otherwise {
+        _ if is_open(call.now, until) => {
+            ("all messages that the platform allows were sent since the person's last word", "wait for an answer")
+        }
+        Some("template") => (NOT_RECENT, "send a template, or add fallback.template to the message"),
+        Some("human_agent") => (NOT_RECENT, "a person of yours may answer for seven days: add \"tag\": \"human_agent\""),
+        Some(_) | None => (NOT_RECENT, "wait until the person writes"),
+    };
+    Err(Problem::new(Code::WindowClosed, what).with("expires_at", time_or_null(until)).with("fallback", json!({"hint": hint})))
 }

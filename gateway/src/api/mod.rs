@@ -224,7 +224,9 @@ pub(crate) fn not_appended(error: AppendError) -> Problem {
 /// Serves a request. The match has no wildcard: a route without a handler does not build.
 pub(crate) async fn serve(handler: Handler, call: &Call<'_>) -> Result<Reply, Problem> {
     match handler {
-        Handler::Hook | Handler::ProblemPage => Err(Problem::not_found()),
+        Handler::Hook | Handler::DataDeletion | Handler::Deauthorize | Handler::DeletionPage | Handler::ProblemPage => {
+            Err(Problem::not_found())
+        }
         Handler::Send => send::send(call).await,
         Handler::SendBatch => batch::send(call).await,
         Handler::ReadMessage => messages::read(call).await,

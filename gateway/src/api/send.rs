@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode, header};
-use messaging::channels::{self, Outgoing, PieceKind};
+use messaging::channels::{self, Outbound, Outgoing, PieceKind};
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle};
 use messaging::directory::Account;
@@ -358,12 +358,28 @@ fn planned(call: &Call<'_>, account: &Account, message: MessageId, command: &Sen
         (Way::Fallback | Way::AsIs, _) => command.content.clone(),
     };
     let text = message.to_string();
-    let outgoing = Outgoing { message: &text, to: &command.to, content: &content, reply_to: None, via: None };
-    let request = channels::channel(account.channel)
-        .request(&outgoing, account, settings)
+    let outgoing = Outgoing {
+        message: &text,
+        to: &command.to,
+        content: &content,
+        reply_to: None,
+        via: None,
+        tag: command.tag.as_deref(),
+        now: call.now,
+    };
+    let outbound = channels::channel(account.channel)
+        .transport(&outgoing, account, settings)
         .map_err(|error| Problem::fault(format!("/{}", content.kind()), error.to_string()))?;
-    let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
-    Ok(json!({"method": request.method.as_str(), "url": without_secrets(account, &request.url), "body": body}))
+    Ok(match outbound {
+        Outbound::Http(request) => {
+            let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+            json!({"method": request.method.as_str(), "url": without_secrets(account, &request.url), "body": body})
+        }
+        Outbound::Mail(mail) => {
+            let body = without_secrets(account, &String::from_utf8_lossy(&mail.message));
+            json!({"method": "SMTP", "url": format!("smtp://{}:{}", mail.host, mail.port), "body": body})
+        }
+    })
 }
 
 /// A text without the account's secrets.

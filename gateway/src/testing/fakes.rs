@@ -176,7 +176,7 @@ impl OutboundCall for FakeCaller {
         let answer = *self.answer.lock().unwrap();
         Box::pin(async move {
             match answer.expect("a call that no test asked for: the handler panics") {
-                Ok((status, body)) => Ok(HttpResponse { status, retry_after: None, body: Bytes::from_static(body.as_bytes()) }),
+                Ok((status, body)) => Ok(HttpResponse { status, body: Bytes::from_static(body.as_bytes()), ..HttpResponse::default() }),
                 Err(why) => Err(why.to_owned()),
             }
         })

@@ -77,6 +77,7 @@ impl World {
             content: serde_json::from_value(json!({"text": {"body": "what was said"}})).unwrap(),
             reply_to: None,
             fallback: None,
+            tag: None,
             expires_at: None,
             not_before: None,
             callback_data: Some("order-17".into()),

@@ -2,33 +2,55 @@
 //! particular to its platform in one place: verify and split, parse, window rule, budgets, request, outcome.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
 
-use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Map, Value};
-use sha2::Sha256;
 
-use crate::clock::Timestamp;
 use crate::content::{Content, Handle};
 use crate::directory::{Account, SecretPair};
-use crate::event::EventType;
-use crate::exchange::{HttpRequest, HttpResponse, WebhookRequest};
-use crate::limit::Budget;
-use crate::outcome::{Reason, Status, Verdict, named_enum};
-use crate::seal::Secret;
+use crate::exchange::{HttpRequest, HttpResponse, MailReply, WebhookRequest};
+use crate::limit::{Budget, BudgetScope};
+use crate::outcome::{Reason, Verdict, named_enum};
 
+pub mod discord;
+pub mod email;
+mod inbound;
+pub mod instagram;
+pub mod messenger;
+pub mod meta;
+mod outbound;
+mod rules;
 pub mod telegram;
+pub mod tiktok;
+mod webhook;
 pub mod whatsapp;
+pub mod woocommerce;
+
+pub use inbound::{ContactInfo, Inbound, InboundBody, StatusUpdate};
+pub(crate) use outbound::check_chars;
+pub use outbound::{Fault, Outbound, Outgoing, Unsendable};
+pub use rules::{AccountField, ChannelSettings, Hold, Owner, RefusalCost, Settlement, TagRule, WindowRule};
+pub use webhook::{Answer, ED25519_KEY_BYTES, HandshakeReply, MailVerifier, Malformed, Piece, PieceKind, Received, Refusal, Verifier};
+pub(crate) use webhook::{any_mac_matches, live_secrets, mac_states};
 
 named_enum! {
-/// The platforms that are built in.
+/// The platforms that are built in. Their order stands in records: new ones come last.
 ChannelKind {
     /// WhatsApp Cloud API.
     Whatsapp = "whatsapp",
     /// Telegram Bot API.
     Telegram = "telegram",
+    /// Facebook Messenger.
+    Messenger = "messenger",
+    /// Instagram Direct.
+    Instagram = "instagram",
+    /// TikTok Business Messaging.
+    Tiktok = "tiktok",
+    /// Discord.
+    Discord = "discord",
+    /// E-mail.
+    Email = "email",
+    /// WooCommerce shops.
+    Woocommerce = "woocommerce",
 }
 }
 
@@ -44,6 +66,12 @@ pub fn channel(kind: ChannelKind) -> &'static dyn Channel {
     match kind {
         ChannelKind::Whatsapp => &whatsapp::Whatsapp,
         ChannelKind::Telegram => &telegram::Telegram,
+        ChannelKind::Messenger => &messenger::Messenger,
+        ChannelKind::Instagram => &instagram::Instagram,
+        ChannelKind::Tiktok => &tiktok::Tiktok,
+        ChannelKind::Discord => &discord::Discord,
+        ChannelKind::Email => &email::Email,
+        ChannelKind::Woocommerce => &woocommerce::Woocommerce,
     }
 }
 
@@ -55,22 +83,59 @@ pub trait Channel: Send + Sync {
     /// The members of an account of this channel.
     fn fields(&self) -> &'static [AccountField];
 
-    /// Prepares the account's secrets for `receive`: done once per directory snapshot, not per request.
-    fn verifier(&self, secrets: &BTreeMap<String, SecretPair>) -> Verifier;
+    /// The public member that is the platform's own id of an account, where one hook of the platform serves several accounts
+    /// (a Meta or TikTok app). Pieces then say which (`Piece::account`).
+    fn identity(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Prepares what an account proves requests with: done once per directory snapshot, not per request.
+    fn verifier(&self, public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier;
+
+    /// What `receive` needs beside the request and cannot know: a certificate's address, whose host the channel has checked.
+    /// The gateway fetches it (kept, capped) and gives it as `WebhookRequest::fetched`. Asked only for accounts that exist.
+    fn needs(&self, _request: &WebhookRequest<'_>, _verifier: &Verifier) -> Option<HttpRequest> {
+        None
+    }
 
     /// Judges a webhook request over its raw bytes, in constant time, before any parsing; then splits it into one piece
     /// per inner event.
     fn receive(&self, request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal>;
 
+    /// The status for a request without a right signature; that of an unknown account is the same.
+    fn unauthentic_status(&self) -> u16 {
+        403
+    }
+
     /// What one piece says. Accepts unknown keys, unknown kinds (as `Unsupported` or `Platform`, with the raw part) and
     /// missing optional keys.
     fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed>;
 
-    /// How long free text is allowed after the person's last word; none: always.
-    fn window(&self, settings: &ChannelSettings) -> Option<Duration>;
+    /// How free text is bounded; none: not at all.
+    fn window(&self, settings: &ChannelSettings, account: &Account) -> Option<WindowRule>;
 
-    /// The budgets of the outside world that a send uses, widest last.
-    fn budgets(&self, settings: &ChannelSettings, to: &Handle) -> Vec<Budget>;
+    /// The same for one recipient, where it depends on whom: a private reply to a comment has a rule of its own.
+    fn window_for(&self, settings: &ChannelSettings, account: &Account, _to: &Handle) -> Option<WindowRule> {
+        self.window(settings, account)
+    }
+
+    /// The tags that a send may carry, by name.
+    fn tags(&self) -> &'static [TagRule] {
+        &[]
+    }
+
+    /// Whether the platform tells deliveries and readings by watermark: then a conversation remembers its newest sends.
+    fn has_watermarks(&self) -> bool {
+        false
+    }
+
+    /// The budgets of the outside world that a send uses, narrowest first, each scope once at most.
+    fn budgets(&self, settings: &ChannelSettings, to: &Handle, content: &Content) -> Vec<Budget>;
+
+    /// Whose one of those budgets is.
+    fn owner(&self, scope: BudgetScope, _account: &Account, _to: &Handle) -> Owner {
+        if scope == BudgetScope::Pair { Owner::Pair } else { Owner::Account }
+    }
 
     /// What a refusal of a webhook costs with this platform.
     fn refusal_cost(&self) -> RefusalCost;
@@ -84,6 +149,9 @@ pub trait Channel: Send + Sync {
     /// The API's `to` object of a handle.
     fn recipient_json(&self, handle: &Handle) -> Value;
 
+    /// A handle of the channel's usual form that is nobody's, to judge a content by.
+    fn nobody(&self) -> Handle;
+
     /// Everything that is wrong with a content for this recipient, with the platform's limits, not just the first fault.
     /// Pointers are relative to the message, such as `/text/body`.
     fn check(&self, content: &Content, to: &Handle) -> Vec<Fault>;
@@ -91,368 +159,89 @@ pub trait Channel: Send + Sync {
     /// The platform's request.
     fn request(&self, send: &Outgoing<'_>, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable>;
 
+    /// How a send leaves: the platform's request, unless the channel has another way.
+    fn transport(&self, send: &Outgoing<'_>, account: &Account, settings: &ChannelSettings) -> Result<Outbound, Unsendable> {
+        self.request(send, account, settings).map(Outbound::Http)
+    }
+
     /// What the platform's answer means for this send.
     fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict;
 
+    /// What a relay's answer means for this send.
+    fn mail_outcome(&self, _send: &Outgoing<'_>, reply: &MailReply) -> Verdict {
+        Verdict::Unknown { reason: Reason::ServerError, detail: format!("smtp {}", reply.code) }
+    }
+
+    /// What an answer says about rates, whatever its verdict: usage headers, a bucket that is empty.
+    fn holds(&self, _send: &Outgoing<'_>, _response: &HttpResponse) -> Vec<Hold> {
+        Vec::new()
+    }
+
     /// A cheap call that shows whether the account's credential works, for `POST /v1/accounts/{id}/check`.
     fn probe(&self, account: &Account, settings: &ChannelSettings) -> HttpRequest;
+
+    /// Whether the answer to the probe says that it works.
+    fn probed(&self, response: &HttpResponse) -> bool {
+        (200..300).contains(&response.status)
+    }
 
     /// How an unknown send can be settled.
     fn settlement(&self) -> Settlement;
 }
 
-/// How the fate of a send that may or may not have arrived becomes known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
-    /// The platform's statuses carry our id (`biz_opaque_callback_data`).
-    ByStatus,
-    /// Never by itself: it stays unknown until the tenant decides.
-    Never,
-}
-
-/// A member of an account.
-#[derive(Debug, Clone, Copy)]
-pub struct AccountField {
-    /// Its name in the API.
-    pub name: &'static str,
-    /// Write-only and sealed, or shown.
-    pub secret: bool,
-    /// Whether an account needs it.
-    pub required: bool,
-    /// What it is, for help and errors.
-    pub help: &'static str,
-    /// Whether a value may be used, or why not.
-    pub check: fn(&str) -> Result<(), &'static str>,
-}
-
-/// What a node's configuration says about a channel.
-#[derive(Debug, Clone)]
-pub struct ChannelSettings {
-    /// The platform's address, without a slash at the end.
-    pub api_base: String,
-    /// The platform's API version, such as `v23.0`.
-    pub api_version: String,
-    /// How long a call may take.
-    pub timeout: Duration,
-    /// Sends a second for one account.
-    pub per_account: f64,
-    /// Sends a second to one recipient.
-    pub per_pair: f64,
-    /// The window, where the channel has one.
-    pub window: Duration,
-    /// How long before its end subscribers are told.
-    pub window_warning: Duration,
-}
-
-impl ChannelSettings {
-    /// The address to use for an account.
-    pub fn base<'a>(&'a self, account: &'a Account) -> &'a str {
-        account.row.api_base.as_deref().unwrap_or(&self.api_base).trim_end_matches('/')
+/// The one member of a `to` object that names a single text, or what is wrong with it.
+pub(crate) fn only_member<'a>(to: &'a Map<String, Value>, names: &[&'static str]) -> Result<(&'static str, &'a str), Fault> {
+    let list = || names.join(" or ");
+    if let Some(other) = to.keys().find(|key| !names.contains(&key.as_str())) {
+        let pointer = other.replace('~', "~0").replace('/', "~1");
+        return Err(Fault::new(format!("/{pointer}"), format!("is not a member of this recipient, which is {}", list())));
+    }
+    let mut given = names.iter().filter(|name| to.contains_key(**name));
+    let (Some(name), None) = (given.next(), given.next()) else {
+        return Err(Fault::new("", format!("needs exactly one of {}", list())));
+    };
+    match &to[*name] {
+        Value::String(text) if !text.is_empty() => Ok((name, text)),
+        _ => Err(Fault::new(format!("/{name}"), "must be text and not empty")),
     }
 }
 
-/// Secrets prepared for verification.
-#[derive(Clone)]
-pub enum Verifier {
-    /// Meta: HMAC-SHA256 states for the app secrets, and the verify tokens of the handshake.
-    Meta {
-        /// One state per live secret.
-        app_secrets: Vec<Hmac<Sha256>>,
-        /// Live verify tokens.
-        verify_tokens: Vec<Secret>,
-    },
-    /// Telegram: secret tokens.
-    Tokens(Vec<Secret>),
+/// A float's cast saturates, so an absurd setting cannot wrap round to a small burst.
+pub(crate) fn second_of(rate: f64) -> u32 {
+    rate.ceil().max(1.0) as u32
 }
 
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Verifier(redacted)")
+/// A rate with a burst of one second of it.
+pub(crate) fn by_second(scope: BudgetScope, rate: f64) -> Budget {
+    Budget { scope, rate_per_second: rate, burst: second_of(rate) }
+}
+
+/// A secret that stands in a header or is a key.
+pub(crate) fn check_secret(value: &str) -> Result<(), &'static str> {
+    if value.is_empty() {
+        return Err("must not be empty");
     }
-}
-
-/// HMAC states for the live values of a secret.
-pub(crate) fn mac_states(pair: Option<&SecretPair>) -> Vec<Hmac<Sha256>> {
-    let live = pair.into_iter().flat_map(SecretPair::both).filter(|secret| !secret.is_empty());
-    live.map(|secret| Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes keys of any length")).collect()
-}
-
-/// The live values of a secret.
-pub(crate) fn live_secrets(pair: Option<&SecretPair>) -> Vec<Secret> {
-    pair.into_iter().flat_map(SecretPair::both).filter(|secret| !secret.is_empty()).cloned().collect()
-}
-
-/// Checks a MAC against every live secret; constant time for each.
-pub(crate) fn any_mac_matches(states: &[Hmac<Sha256>], message: &[u8], tag: &[u8]) -> bool {
-    let mut found = false;
-    for state in states {
-        let mut mac = state.clone();
-        mac.update(message);
-        found |= mac.verify_slice(tag).is_ok();
+    if value.len() > SECRET_BYTES_MAX {
+        return Err("must have at most 2048 bytes");
     }
-    found
-}
-
-/// What a verified request holds. Only a channel can make one.
-#[derive(Debug)]
-pub enum Received {
-    /// A handshake; the answer.
-    Handshake(HandshakeReply),
-    /// The inner events.
-    Pieces(Vec<Piece>),
-}
-
-/// The answer to a handshake: always `text/plain` and `nosniff`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct HandshakeReply {
-    /// The status.
-    pub status: u16,
-    /// The body.
-    pub body: String,
-}
-
-named_enum! {
-/// What kind of thing a piece is, for metrics and shedding.
-PieceKind {
-    /// A message.
-    Message = "message",
-    /// A delivery or read status.
-    Status = "status",
-    /// A merchant's send (not made by channels).
-    Send = "send",
-    /// A reaction.
-    Reaction = "reaction",
-    /// A notice about the account, its templates or its standing.
-    Account = "account",
-    /// Anything else.
-    Other = "other",
-}
-}
-
-/// One inner event of a verified request: the only thing of a stranger's that becomes a record. Its fields are private and
-/// its constructors belong to this folder, so unverified bytes cannot reach the log.
-#[derive(Debug, Clone)]
-pub struct Piece {
-    handle: Handle,
-    kind: PieceKind,
-    body: Bytes,
-    unparsable: bool,
-}
-
-impl Piece {
-    pub(in crate::channels) fn new(handle: Handle, kind: PieceKind, body: Bytes) -> Self {
-        Self { handle, kind, body, unparsable: false }
+    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be visible ASCII without spaces");
     }
-    /// Authentic, but not to be understood: goes to quarantine.
-    pub(in crate::channels) fn unparsable(body: Bytes) -> Self {
-        Self { handle: Handle::account(), kind: PieceKind::Other, body, unparsable: true }
+    Ok(())
+}
+
+/// An id of a platform that is a number.
+pub(crate) fn check_digits(value: &str) -> Result<(), &'static str> {
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("must be digits");
     }
-    /// Whom it concerns: the conversation's key is computed from it.
-    pub fn handle(&self) -> &Handle {
-        &self.handle
+    if value.len() > ID_DIGITS_MAX {
+        return Err("must have at most 32 digits");
     }
-    /// Its kind.
-    pub fn kind(&self) -> PieceKind {
-        self.kind
-    }
-    /// Its bytes, for `Channel::parse`.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-    /// Whether it could not be split.
-    pub fn is_unparsable(&self) -> bool {
-        self.unparsable
-    }
+    Ok(())
 }
 
-/// A webhook request is not taken. From outside, an unknown account and a bad signature look alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// No or a wrong signature or token.
-    Unauthentic,
-    /// A handshake without what it needs.
-    Malformed,
-    /// The channel has no such request.
-    Method,
-}
-
-/// A piece that does not parse: goes to quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(pub String);
-
-/// What one piece says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inbound {
-    /// The platform's id of the event: with its kind and qualifier the key of deduplication. Empty: the bytes are hashed.
-    pub platform_id: String,
-    /// Tells several events about one platform id apart (a status, a participant).
-    pub qualifier: String,
-    /// The platform's time; `ZERO` when it says none.
-    pub at: Timestamp,
-    /// The person.
-    pub contact: ContactInfo,
-    /// Whether it opens the window.
-    pub opens_window: bool,
-    /// What happened.
-    pub body: InboundBody,
-    /// Context for subscribers: referral, forwarded, group, product, album …; merged into the event's data.
-    pub context: Map<String, Value>,
-}
-
-/// What is said of a person.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ContactInfo {
-    /// All handles that the piece names, first the one that the key is computed from.
-    pub handles: Vec<Handle>,
-    /// Name.
-    pub name: Option<String>,
-    /// User name.
-    pub username: Option<String>,
-    /// Business connection, for replies on behalf (Telegram).
-    pub via: Option<String>,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum InboundBody {
-    /// The person wrote.
-    Message {
-        /// What.
-        content: Content,
-        /// The platform's id of the message that it answers.
-        reply_to: Option<String>,
-    },
-    /// The business wrote by another way.
-    Echo {
-        /// What.
-        content: Content,
-        /// The platform's id of the message that it answers.
-        reply_to: Option<String>,
-    },
-    /// News of a message of ours.
-    Status(StatusUpdate),
-    /// An emoji on a message, or none any more.
-    Reaction {
-        /// The platform's id of the message.
-        target: String,
-        /// The emoji; none takes it away.
-        emoji: Option<String>,
-    },
-    /// A message was changed.
-    Edit {
-        /// The platform's id of the message.
-        target: String,
-        /// What it says now.
-        content: Content,
-    },
-    /// Messages were withdrawn: their content is to be forgotten.
-    Delete {
-        /// The platform's ids of the messages.
-        targets: Vec<String>,
-    },
-    /// The person wants (no) messages of a category.
-    Preference {
-        /// Opted out, or in again.
-        opted_out: bool,
-        /// Of what, as the platform names it.
-        category: String,
-    },
-    /// The person has other handles now.
-    Rekeyed {
-        /// The new ones.
-        handles: Vec<Handle>,
-    },
-    /// The person blocked us, or let us in again.
-    Reachable(bool),
-    /// News of the account or its templates.
-    Account {
-        /// `AccountStateChanged` or `TemplateChanged`.
-        event: EventType,
-        /// The event's data.
-        data: Map<String, Value>,
-    },
-    /// An authentic notice without a type of its own.
-    Platform {
-        /// The platform's name of it.
-        kind: String,
-        /// Its raw part.
-        raw: Value,
-    },
-}
-
-/// News of a message of ours.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StatusUpdate {
-    /// The platform's id of the message.
-    pub message: String,
-    /// The new state: `Sent`, `Delivered`, `Read` or `Failed`.
-    pub status: Status,
-    /// The platform's own word for it.
-    pub platform_status: String,
-    /// Why it failed.
-    pub reason: Option<Reason>,
-    /// The platform's code and text.
-    pub detail: Option<String>,
-    /// Our message id, given back by the platform.
-    pub callback: Option<String>,
-    /// Price and conversation, in the platform's shape.
-    pub extra: Map<String, Value>,
-}
-
-/// A send, ready to be turned into a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// Our id, as text: given to the platform where it gives it back.
-    pub message: &'a str,
-    /// To whom.
-    pub to: &'a Handle,
-    /// What.
-    pub content: &'a Content,
-    /// The platform's id of the message that it answers.
-    pub reply_to: Option<&'a str>,
-    /// Business connection (Telegram).
-    pub via: Option<&'a str>,
-}
-
-/// Something is wrong with a request, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// JSON pointer.
-    pub pointer: String,
-    /// What, with the rule.
-    pub detail: String,
-}
-
-impl Fault {
-    /// A fault at a place.
-    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), detail: detail.into() }
-    }
-}
-
-/// A content that this channel cannot carry.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unsendable(pub String);
-
-/// What it costs to refuse a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RefusalCost {
-    /// The status to refuse with while the log is away.
-    pub status: u16,
-    /// How long the platform brings a refused event again.
-    pub redelivered_for: Duration,
-    /// After how long of refusals the platform punishes (unsubscribes, disables); none: never.
-    pub punished_after: Option<Duration>,
-}
-
-/// The longest text by Unicode characters that a platform takes, as a fault when it is longer or empty.
-pub(crate) fn check_chars(faults: &mut Vec<Fault>, pointer: &str, text: &str, max: usize) {
-    let chars = text.chars().count();
-    if chars == 0 {
-        faults.push(Fault::new(pointer, "must not be empty"));
-    } else if chars > max {
-        faults.push(Fault::new(pointer, format!("has {chars} characters, at most {max} are allowed")));
-    }
-}
+/// Longest token or secret of an account, in bytes.
+const SECRET_BYTES_MAX: usize = 2048;
+/// Longest id of digits.
+const ID_DIGITS_MAX: usize = 32;

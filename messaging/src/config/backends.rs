@@ -192,7 +192,7 @@ struct Scheme<'a> {
 }
 
 /// Reads an address: none means inside this process, else what stands behind the scheme.
-fn address(from: &mut Reader<'_>, key: &'static str, inside: &str, scheme: &Scheme<'_>) -> Option<(String, String)> {
+fn address(from: &mut Reader<'_>, key: &str, inside: &str, scheme: &Scheme<'_>) -> Option<(String, String)> {
     let text = from.checked(key, |text| {
         let known = text == inside || scheme.names.iter().any(|name| text.starts_with(name));
         if !known {
@@ -207,7 +207,7 @@ fn address(from: &mut Reader<'_>, key: &'static str, inside: &str, scheme: &Sche
     Some(((*name).to_owned(), text[name.len()..].to_owned()))
 }
 
-fn hosts(from: &mut Reader<'_>, key: &'static str, text: &str, example: &str) -> Vec<String> {
+fn hosts(from: &mut Reader<'_>, key: &str, text: &str, example: &str) -> Vec<String> {
     let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
     let is_host = |host: &String| {
         !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']'))

@@ -1,6 +1,5 @@
 //! From settings to a `Config`: every key is read here, once, and combinations that cannot work are refused with the cure.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +32,7 @@ pub(super) fn config(mode: RunMode, from: &mut Reader<'_>) -> Config {
         router: router(from),
         store: store(from),
         limits: limits(from),
-        channels: channels(from),
+        channels: super::channels::channels(from),
         webhooks: webhooks(from),
         retention: retention(from),
         telemetry: telemetry(from),
@@ -186,64 +185,6 @@ fn limits(from: &mut Reader<'_>) -> LimitsConfig {
         burst: from.number("limits.burst", 0.0..=3600.0),
         max_wait: from.duration("limits.max_wait", Duration::ZERO),
     }
-}
-
-fn channels(from: &mut Reader<'_>) -> BTreeMap<ChannelKind, ChannelSettings> {
-    let mut on = BTreeMap::new();
-    for kind in ChannelKind::ALL.iter().copied() {
-        let (enabled, settings) = match kind {
-            ChannelKind::Whatsapp => whatsapp(from),
-            ChannelKind::Telegram => telegram(from),
-        };
-        if enabled {
-            on.insert(kind, settings);
-        }
-    }
-    on
-}
-
-fn whatsapp(from: &mut Reader<'_>) -> (bool, ChannelSettings) {
-    let settings = ChannelSettings {
-        api_base: from.checked("channels.whatsapp.api_base", values::base_url),
-        api_version: from.checked("channels.whatsapp.api_version", |text| {
-            let digits = text.strip_prefix('v').unwrap_or_default();
-            let is_version =
-                digits.starts_with(|c: char| c.is_ascii_digit()) && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-            if is_version {
-                Ok(text.to_owned())
-            } else {
-                Err(Wrong::new("is no version", "write it as the platform does, such as \"v23.0\""))
-            }
-        }),
-        timeout: from.duration("channels.whatsapp.timeout", MILLISECOND),
-        per_account: from.rate("channels.whatsapp.per_number"),
-        per_pair: from.rate("channels.whatsapp.per_pair"),
-        window: from.duration("channels.whatsapp.window", SECOND),
-        window_warning: from.duration("channels.whatsapp.window_warning", Duration::ZERO),
-    };
-    if settings.window_warning >= settings.window {
-        let keys = ["channels.whatsapp.window", "channels.whatsapp.window_warning"];
-        from.refuse(
-            &keys,
-            "`channels.whatsapp.window_warning` is not shorter than the window",
-            "make it shorter than channels.whatsapp.window",
-        );
-    }
-    (from.flag("channels.whatsapp.enabled"), settings)
-}
-
-fn telegram(from: &mut Reader<'_>) -> (bool, ChannelSettings) {
-    let settings = ChannelSettings {
-        api_base: from.checked("channels.telegram.api_base", values::base_url),
-        api_version: String::new(),
-        timeout: from.duration("channels.telegram.timeout", MILLISECOND),
-        per_account: from.rate("channels.telegram.per_account"),
-        per_pair: from.rate("channels.telegram.per_pair"),
-        // The platform has no window.
-        window: Duration::ZERO,
-        window_warning: Duration::ZERO,
-    };
-    (from.flag("channels.telegram.enabled"), settings)
 }
 
 fn webhooks(from: &mut Reader<'_>) -> WebhooksConfig {

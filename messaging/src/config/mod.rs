@@ -20,6 +20,7 @@ use crate::store;
 
 mod backends;
 mod build;
+mod channels;
 mod fault;
 mod loaded;
 mod reader;

@@ -17,9 +17,9 @@ pub(super) struct Reader<'a> {
     settings: &'a Settings,
     faults: &'a mut Vec<ConfigFault>,
     /// Keys that were asked for: with the keys of the defaults file, a test compares them.
-    asked: BTreeSet<&'static str>,
+    asked: BTreeSet<String>,
     /// Keys whose value did not fit: what stands in for them must not lead to faults of its own.
-    faulty: BTreeSet<&'static str>,
+    faulty: BTreeSet<String>,
     /// The credentials folder of systemd.
     credentials: Option<PathBuf>,
 }
@@ -39,13 +39,13 @@ impl<'a> Reader<'a> {
 
     /// The keys that were read.
     #[cfg(test)]
-    pub fn asked(&self) -> &BTreeSet<&'static str> {
+    pub fn asked(&self) -> &BTreeSet<String> {
         &self.asked
     }
 
     /// A fault of several keys together, shown at the one that was set last.
     pub fn refuse(&mut self, keys: &[&str], message: impl Into<String>, help: impl Into<String>) {
-        if keys.iter().any(|key| self.faulty.contains(key)) {
+        if keys.iter().any(|key| self.faulty.contains(*key)) {
             return;
         }
         let origins = keys.iter().filter_map(|key| self.settings.get(*key)).map(|setting| &setting.origin);
@@ -54,15 +54,15 @@ impl<'a> Reader<'a> {
     }
 
     /// A value that does not fit.
-    fn fault(&mut self, key: &'static str, message: String, help: String) {
+    fn fault(&mut self, key: &str, message: String, help: String) {
         let origin = self.settings.get(key).map_or(Origin::Default, |setting| setting.origin.clone());
         self.faults.push(ConfigFault { message, help, origin });
-        self.faulty.insert(key);
+        self.faulty.insert(key.to_owned());
     }
 
     /// Reads a key with a parser; `fallback` stands in after a fault.
-    fn read<T>(&mut self, key: &'static str, fallback: T, parse: impl FnOnce(&Value) -> Result<T, Wrong>) -> T {
-        self.asked.insert(key);
+    fn read<T>(&mut self, key: &str, fallback: T, parse: impl FnOnce(&Value) -> Result<T, Wrong>) -> T {
+        self.asked.insert(key.to_owned());
         let setting = self.settings.get(key).unwrap_or_else(|| panic!("defaults.toml has every key, {key} too"));
         match parse(&setting.value) {
             Ok(value) => value,
@@ -74,27 +74,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn parsed<T>(&mut self, key: &'static str, fallback: T, expected: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> T {
+    pub fn parsed<T>(&mut self, key: &str, fallback: T, expected: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> T {
         self.read(key, fallback, |value| match value {
             Value::String(text) => parse(text),
             _ => Err(not("a text", expected)),
         })
     }
 
-    pub fn text(&mut self, key: &'static str) -> String {
+    pub fn text(&mut self, key: &str) -> String {
         self.parsed(key, String::new(), "write a text in quotation marks", |text| Ok(text.to_owned()))
     }
 
     /// A text that must pass a check.
-    pub fn checked(&mut self, key: &'static str, check: impl FnOnce(&str) -> Result<String, Wrong>) -> String {
+    pub fn checked(&mut self, key: &str, check: impl FnOnce(&str) -> Result<String, Wrong>) -> String {
         self.parsed(key, String::new(), "write a text in quotation marks", check)
     }
 
-    pub fn flag(&mut self, key: &'static str) -> bool {
+    pub fn flag(&mut self, key: &str) -> bool {
         self.read(key, false, |value| value.as_bool().ok_or_else(|| not("true or false", "write true or false, without quotation marks")))
     }
 
-    pub fn count(&mut self, key: &'static str, range: RangeInclusive<u32>) -> u32 {
+    pub fn count(&mut self, key: &str, range: RangeInclusive<u32>) -> u32 {
         self.read(key, *range.start(), |value| {
             let help = format!("write a whole number from {} to {}", range.start(), range.end());
             let number = value.as_integer().ok_or_else(|| not("a whole number", &help))?;
@@ -103,14 +103,14 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub fn seed(&mut self, key: &'static str) -> u64 {
+    pub fn seed(&mut self, key: &str) -> u64 {
         self.read(key, 0, |value| {
             let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
             number.ok_or_else(|| not("a whole number", "write a whole number from 0"))
         })
     }
 
-    pub fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> f64 {
+    pub fn number(&mut self, key: &str, range: RangeInclusive<f64>) -> f64 {
         self.read(key, *range.start(), |value| {
             let help = format!("write a number from {} to {}", range.start(), range.end());
             let number = value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A duration of at least `least`.
-    pub fn duration(&mut self, key: &'static str, least: Duration) -> Duration {
+    pub fn duration(&mut self, key: &str, least: Duration) -> Duration {
         self.parsed(key, least, "write a duration in quotation marks, such as \"5s\"", |text| {
             let duration = values::duration(text)?;
             if duration < least {
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub fn durations(&mut self, key: &'static str, most: usize) -> Vec<Duration> {
+    pub fn durations(&mut self, key: &str, most: usize) -> Vec<Duration> {
         let durations = self.list(key, values::duration);
         if durations.len() > most {
             self.refuse(&[key], format!("`{key}` has {} entries", durations.len()), format!("write at most {most}"));
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A size in bytes.
-    pub fn size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> u64 {
+    pub fn size(&mut self, key: &str, range: RangeInclusive<u64>) -> u64 {
         self.parsed(key, *range.start(), "write a size in quotation marks, such as \"64MiB\"", |text| {
             let bytes = values::size(text)?;
             if !range.contains(&bytes) {
@@ -150,21 +150,21 @@ impl<'a> Reader<'a> {
     }
 
     /// A rate in units a second.
-    pub fn rate(&mut self, key: &'static str) -> f64 {
+    pub fn rate(&mut self, key: &str) -> f64 {
         self.parsed(key, 1.0, "write a rate in quotation marks, such as \"80/s\"", values::rate)
     }
 
-    pub fn address(&mut self, key: &'static str) -> SocketAddr {
+    pub fn address(&mut self, key: &str) -> SocketAddr {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         self.parsed(key, nowhere, "write an address in quotation marks, such as \"127.0.0.1:8080\"", values::address)
     }
 
-    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
+    pub fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
         let help = one_of(choices);
         self.parsed(key, choices[0].1, &help, |text| pick(text, choices))
     }
 
-    pub fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+    pub fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
         let help = "write a list of texts, such as [\"…\", \"…\"]";
         let items = self.read(key, Vec::new(), |value| {
             let items = value.as_array().ok_or_else(|| not("a list", help))?;
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list without repetitions out of a closed set.
-    pub fn choices<T: Copy + PartialEq>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Vec<T> {
+    pub fn choices<T: Copy + PartialEq>(&mut self, key: &str, choices: &[(&str, T)]) -> Vec<T> {
         let mut chosen = Vec::new();
         for value in self.list(key, |text| pick(text, choices)) {
             if !chosen.contains(&value) {
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A path; none when it is empty. `cred:NAME` is a file of the credentials folder.
-    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let credentials = self.credentials.clone();
         self.parsed(key, None, "write a path in quotation marks", |text| {
             let Some(name) = text.strip_prefix("cred:") else {
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A table of names to texts; tables inside it become names with dots.
-    pub fn table(&mut self, key: &'static str) -> BTreeMap<String, String> {
+    pub fn table(&mut self, key: &str) -> BTreeMap<String, String> {
         self.read(key, BTreeMap::new(), |value| {
             let table = value.as_table().ok_or_else(|| not("a table", "write a table, such as { \"name\" = \"value\" }"))?;
             let mut flat = BTreeMap::new();

@@ -74,7 +74,7 @@ fn every_key_stands_in_the_defaults_file_and_is_read() {
     let mut faults = Vec::new();
     let mut reader = reader::Reader::new(&settings, &mut faults, None);
     build::config(RunMode::Dev, &mut reader);
-    let asked: Vec<&str> = reader.asked().iter().copied().collect();
+    let asked: Vec<&str> = reader.asked().iter().map(String::as_str).collect();
     let known: Vec<&str> = settings.keys().map(String::as_str).collect();
     assert_eq!(asked, known);
     for key in known {
@@ -165,7 +165,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ),
     ("[log.embedded]\nfsync = \"interval\"", "`log.embedded.fsync`: \"interval\" is none of the choices", "write \"group\" or \"each\""),
     ("[telemetry]\nlog_format = \"xml\"", "`telemetry.log_format`: \"xml\" is none of the choices", "write \"auto\", \"text\" or \"json\""),
-    ("[dev]\nsimulate = [\"fax\"]", "`dev.simulate`: \"fax\" is none of the choices", "write \"whatsapp\" or \"telegram\""),
+    (
+        "[dev]\nsimulate = [\"fax\"]",
+        "`dev.simulate`: \"fax\" is none of the choices",
+        "write \"whatsapp\", \"telegram\", \"messenger\", \"instagram\", \"tiktok\", \"discord\", \"email\" or \"woocommerce\"",
+    ),
     ("[dev]\nsimulate = [1]", "`dev.simulate`: [1] is not a list of texts", "write a list of texts, such as [\"…\", \"…\"]"),
     (
         "[webhooks]\nallow_private = [\"10.1.0.0/16\", \"10.1.2.3/16\"]",
@@ -414,7 +418,8 @@ fn what_is_refused_has_a_way_out() {
         assert!(loaded.is_ok(), "{key} {other}: {loaded:?}");
     }
     let off = load(&Input { flags: &[("channels.telegram.enabled", "false")], ..DEV }).unwrap();
-    assert_eq!(off.config.channels.keys().collect::<Vec<_>>(), [&ChannelKind::Whatsapp]);
+    let on: Vec<_> = ChannelKind::ALL.iter().filter(|kind| **kind != ChannelKind::Telegram).collect();
+    assert_eq!(off.config.channels.keys().collect::<Vec<_>>(), on);
 }
 
 #[test]

@@ -24,11 +24,31 @@ BudgetScope {
     Account = "account",
     /// An account and a recipient.
     Pair = "pair",
+    /// A kind of content of an account.
+    Kind = "kind",
+    /// A page, whoever sends through it.
+    Page = "page",
+    /// A chat with many people in it.
+    Chat = "chat",
+    /// A route of the platform's API.
+    Route = "route",
+    /// An app of the platform, for all its accounts.
+    App = "app",
     /// A subscriber endpoint.
     Endpoint = "endpoint",
     /// This process.
     Global = "global",
 }
+}
+
+impl BudgetScope {
+    /// Whether others of the same account may go on while this one waits.
+    pub fn is_narrow(self) -> bool {
+        match self {
+            Self::Pair | Self::Chat | Self::Route | Self::Kind => true,
+            Self::ApiKey | Self::Tenant | Self::Account | Self::Page | Self::App | Self::Endpoint | Self::Global => false,
+        }
+    }
 }
 
 /// A rate with a burst: `rate_per_second` on average, up to `burst` at once.

@@ -68,23 +68,35 @@ fn recipients() {
     assert!(telegram().short_recipient("@shop").is_err());
 }
 
+fn text() -> messaging::content::Content {
+    messaging::content::Content::Text(messaging::content::Text { body: "hi".to_owned(), preview_url: None })
+}
+
 #[test]
 fn budgets() {
     let pair = |rate_per_second: f64, burst: u32| Budget { scope: BudgetScope::Pair, rate_per_second, burst };
     let account = Budget { scope: BudgetScope::Account, rate_per_second: 30.0, burst: 10 };
-    assert_eq!(telegram().budgets(&settings(), &Handle::chat("4711")), [pair(1.0, 3), account]);
-    let [group, of_account] = telegram().budgets(&settings(), &Handle::group("-4711"))[..] else { panic!("two budgets") };
+    assert_eq!(telegram().budgets(&settings(), &Handle::chat("4711"), &text()), [pair(1.0, 3), account]);
+    let [group, of_account] = telegram().budgets(&settings(), &Handle::group("-4711"), &text())[..] else { panic!("two budgets") };
     assert_eq!((group.burst, of_account), (20, account));
     assert!((group.rate_per_second * 60.0 - 20.0).abs() < 1e-9, "20 a minute");
     let slow = messaging::channels::ChannelSettings { per_account: 0.1, ..settings() };
-    assert_eq!(telegram().budgets(&slow, &Handle::chat("4711"))[1].burst, 1);
+    assert_eq!(telegram().budgets(&slow, &Handle::chat("4711"), &text())[1].burst, 1);
 }
 
 #[test]
 fn costs() {
     assert_eq!(telegram().kind(), ChannelKind::Telegram);
-    assert_eq!(telegram().window(&settings()), None);
+    assert_eq!(telegram().window(&settings(), &crate::account(None)), None);
     assert_eq!(telegram().settlement(), Settlement::Never);
-    let cost = RefusalCost { status: 503, redelivered_for: Duration::from_secs(86_400), punished_after: None };
+    let second = Duration::from_secs(1);
+    let cost = RefusalCost {
+        status: 503,
+        deadline: second,
+        redelivered_for: second * 86_400,
+        punished_after: None,
+        punished_at: None,
+        punishment: "",
+    };
     assert_eq!(telegram().refusal_cost(), cost);
 }

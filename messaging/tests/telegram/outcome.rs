@@ -14,8 +14,14 @@ use super::telegram;
 fn outcome(status: u16, retry_after: Option<u64>, body: &str, via: Option<&str>) -> Verdict {
     let content = Content::Text(Text { body: "Hi".to_owned(), preview_url: None });
     let to = Handle::chat("4711");
-    let send = Outgoing { message: "msg_x", to: &to, content: &content, reply_to: None, via };
-    let response = HttpResponse { status, retry_after: retry_after.map(Duration::from_secs), body: Bytes::from(body.to_owned()) };
+    let send =
+        Outgoing { message: "msg_x", to: &to, content: &content, reply_to: None, via, tag: None, now: messaging::clock::Timestamp::ZERO };
+    let response = HttpResponse {
+        status,
+        retry_after: retry_after.map(Duration::from_secs),
+        body: Bytes::from(body.to_owned()),
+        ..HttpResponse::default()
+    };
     telegram().outcome(&send, &response)
 }
 

@@ -21,7 +21,11 @@ fn summary(inbound: &Inbound) -> String {
         }
         InboundBody::Reachable(reachable) => format!("reachable {reachable}"),
         InboundBody::Platform { kind, raw } => format!("platform {kind} {}", keys(raw)),
-        InboundBody::Status(_) | InboundBody::Preference { .. } | InboundBody::Account { .. } => "telegram has none".to_owned(),
+        InboundBody::Status(_)
+        | InboundBody::Watermark { .. }
+        | InboundBody::Preference { .. }
+        | InboundBody::Account { .. }
+        | InboundBody::Resource { .. } => "telegram has none".to_owned(),
     };
     let handles: Vec<&str> = inbound.contact.handles.iter().map(|handle| handle.expose()).collect();
     let contact = &inbound.contact;

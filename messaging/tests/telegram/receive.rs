@@ -34,9 +34,9 @@ fn signature_vectors() {
 fn the_token_before_is_valid_until_it_is_revoked() {
     let mut pair = SecretPair::new(Secret::new("old-token"), Timestamp::ZERO);
     pair.rotate(Secret::new("new-token"), Timestamp::from_secs(1));
-    let both = telegram().verifier(&secrets(pair.clone()));
+    let both = telegram().verifier(&std::collections::BTreeMap::new(), &secrets(pair.clone()));
     pair.previous = None;
-    let one = telegram().verifier(&secrets(pair));
+    let one = telegram().verifier(&std::collections::BTreeMap::new(), &secrets(pair));
     let body = fixture("message-text.json");
     for (presented, with_both, with_one) in [("old-token", true, false), ("new-token", true, true), ("older-token", false, false)] {
         assert_eq!(post(&body, Some(presented.as_bytes()), &both).is_ok(), with_both, "{presented}");
@@ -47,7 +47,7 @@ fn the_token_before_is_valid_until_it_is_revoked() {
 #[test]
 fn without_a_live_token_nothing_passes() {
     let body = fixture("message-text.json");
-    let none = telegram().verifier(&std::collections::BTreeMap::new());
+    let none = telegram().verifier(&std::collections::BTreeMap::new(), &std::collections::BTreeMap::new());
     for verifier in [none, verifier_of("")] {
         for presented in [None, Some(b"".as_slice()), Some(TOKEN.as_bytes())] {
             assert_eq!(post(&body, presented, &verifier).unwrap_err(), Refusal::Unauthentic);
@@ -59,7 +59,14 @@ fn without_a_live_token_nothing_passes() {
 fn there_is_no_handshake() {
     let mut headers = http::HeaderMap::new();
     headers.insert("x-telegram-bot-api-secret-token", http::HeaderValue::from_static(TOKEN));
-    let request = WebhookRequest { is_post: false, query: "hub.challenge=1", headers: &headers, body: &Bytes::new() };
+    let request = WebhookRequest {
+        is_post: false,
+        query: "hub.challenge=1",
+        headers: &headers,
+        body: &Bytes::new(),
+        now: Timestamp::ZERO,
+        fetched: None,
+    };
     assert_eq!(telegram().receive(&request, &verifier_of(TOKEN)).unwrap_err(), Refusal::Method);
 }
 

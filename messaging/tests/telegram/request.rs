@@ -14,7 +14,7 @@ type Around<'a> = (&'a Handle, Option<&'a str>, Option<&'a str>);
 fn call(kind: &str, body: Value, (to, reply_to, via): Around<'_>) -> Result<(String, Value), String> {
     let object = json!({ "type": kind, kind: body });
     let content = Content::from_members(object.as_object().unwrap()).unwrap();
-    let send = Outgoing { message: "msg_x", to, content: &content, reply_to, via };
+    let send = Outgoing { message: "msg_x", to, content: &content, reply_to, via, tag: None, now: messaging::clock::Timestamp::ZERO };
     let request = telegram().request(&send, &account(None), &settings()).map_err(|error| error.to_string())?;
     assert_eq!(request.method, Method::POST);
     assert_eq!(request.headers, [(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"))]);
@@ -182,7 +182,15 @@ fn what_cannot_be_sent_says_why() {
 fn an_account_may_have_another_address() {
     let content = Content::from_members(json!({ "type": "text", "text": { "body": "Hi" } }).as_object().unwrap()).unwrap();
     let to = Handle::chat("4711");
-    let send = Outgoing { message: "msg_x", to: &to, content: &content, reply_to: None, via: None };
+    let send = Outgoing {
+        message: "msg_x",
+        to: &to,
+        content: &content,
+        reply_to: None,
+        via: None,
+        tag: None,
+        now: messaging::clock::Timestamp::ZERO,
+    };
     let account = account(Some("http://127.0.0.1:8081/"));
     let request = telegram().request(&send, &account, &settings()).unwrap();
     assert_eq!(request.url, format!("http://127.0.0.1:8081/bot{BOT_TOKEN}/sendMessage"));

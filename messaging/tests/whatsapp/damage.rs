@@ -125,7 +125,14 @@ fn what_a_webhook_costs() {
         let body = Bytes::from(body.to_string());
         let verifier = verifier();
         let headers = HeaderMap::from_iter([("x-hub-signature-256".parse().unwrap(), sign(&body).parse().unwrap())]);
-        let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body };
+        let request = WebhookRequest {
+            is_post: true,
+            query: "",
+            headers: &headers,
+            body: &body,
+            now: messaging::clock::Timestamp::ZERO,
+            fetched: None,
+        };
         let state = Hmac::<Sha256>::new_from_slice(APP_SECRET.as_bytes()).unwrap();
         let tag = data_encoding::HEXLOWER.decode(&sign(&body).as_bytes()[7..]).unwrap();
         let time = |work: &dyn Fn()| {

@@ -38,7 +38,7 @@ pub fn verifier_of(app_secrets: &[&str], verify_token: &str) -> Verifier {
         secrets.insert("app_secret".to_owned(), pair);
     }
     secrets.insert("verify_token".to_owned(), SecretPair::new(Secret::new(verify_token), Timestamp::ZERO));
-    whatsapp().verifier(&secrets)
+    whatsapp().verifier(&std::collections::BTreeMap::new(), &secrets)
 }
 
 pub fn verifier() -> Verifier {
@@ -57,7 +57,7 @@ pub fn post(headers: &[(&'static str, &str)], body: &Bytes, verifier: &Verifier)
     for (name, value) in headers {
         map.append(*name, value.parse().unwrap());
     }
-    whatsapp().receive(&WebhookRequest { is_post: true, query: "", headers: &map, body }, verifier)
+    whatsapp().receive(&WebhookRequest { is_post: true, query: "", headers: &map, body, now: Timestamp::ZERO, fetched: None }, verifier)
 }
 
 /// The pieces of a body that is signed well.
@@ -100,8 +100,8 @@ fn object(map: &Map<String, Value>) -> String {
 
 /// Everything that an event says, in a line.
 pub fn summary(inbound: &Inbound) -> String {
-    let Inbound { platform_id, qualifier, at, contact, opens_window, body, context } = inbound;
-    let ContactInfo { handles: named, name, username, via } = contact;
+    let Inbound { platform_id, qualifier, at, contact, opens_window, from_ad: _, body, context } = inbound;
+    let ContactInfo { handles: named, name, username, via, via_for: _ } = contact;
     let mut line = what(body);
     if !platform_id.is_empty() || !qualifier.is_empty() {
         line += &format!(" | {platform_id} {qualifier}");
@@ -142,5 +142,6 @@ fn what(body: &InboundBody) -> String {
         InboundBody::Reachable(reachable) => format!("reachable {reachable}"),
         InboundBody::Account { event, data } => format!("{} {}", event.name(), object(data)),
         InboundBody::Platform { kind, raw } => format!("platform {kind} {raw}"),
+        InboundBody::Watermark { .. } | InboundBody::Resource { .. } => "whatsapp has none".to_owned(),
     }
 }

@@ -12,9 +12,10 @@ use serde_json::json;
 use crate::whatsapp;
 
 fn judge_for(to: &Handle, content: &Content, status: u16, retry_after: Option<u64>, body: &str) -> Verdict {
-    let send = Outgoing { message: "msg_1", to, content, reply_to: None, via: None };
+    let send = Outgoing { message: "msg_1", to, content, reply_to: None, via: None, tag: None, now: messaging::clock::Timestamp::ZERO };
     let retry_after = retry_after.map(Duration::from_secs);
-    whatsapp().outcome(&send, &HttpResponse { status, retry_after, body: Bytes::copy_from_slice(body.as_bytes()) })
+    whatsapp()
+        .outcome(&send, &HttpResponse { status, retry_after, body: Bytes::copy_from_slice(body.as_bytes()), ..HttpResponse::default() })
 }
 
 fn text() -> Content {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use messaging::channels::{ChannelKind, ChannelSettings, Fault, Outgoing, Settlement};
+use messaging::channels::{ChannelKind, ChannelSettings, Fault, Outgoing, Settlement, WindowRule};
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle};
 use messaging::directory::{Account, AccountRow, AccountState, SecretPair};
@@ -24,6 +24,7 @@ fn settings() -> ChannelSettings {
         per_pair: 1.0 / 6.0,
         window: Duration::from_secs(24 * 3600),
         window_warning: Duration::from_secs(3600),
+        ..ChannelSettings::default()
     }
 }
 
@@ -60,7 +61,7 @@ fn phone() -> Handle {
 }
 
 fn body(content: &Content, to: &Handle, reply_to: Option<&str>) -> Result<Value, String> {
-    let send = Outgoing { message: "msg_1", to, content, reply_to, via: None };
+    let send = Outgoing { message: "msg_1", to, content, reply_to, via: None, tag: None, now: Timestamp::ZERO };
     let request = whatsapp().request(&send, &account("106540352242922", "secret", None), &settings());
     request.map(|request| serde_json::from_slice(&request.body).unwrap()).map_err(|error| error.to_string())
 }
@@ -179,7 +180,7 @@ fn recipients_are_addressed_by_their_kind() {
 #[test]
 fn calls_go_to_the_account_with_its_token() {
     let text = content(json!({"text": {"body": "hi"}}));
-    let send = Outgoing { message: "msg_1", to: &phone(), content: &text, reply_to: None, via: None };
+    let send = Outgoing { message: "msg_1", to: &phone(), content: &text, reply_to: None, via: None, tag: None, now: Timestamp::ZERO };
     let request = whatsapp().request(&send, &account("106", "EAAG", None), &settings()).unwrap();
     assert_eq!((request.method, &*request.url), (http::Method::POST, "https://graph.example.com/v23.0/106/messages"));
     let headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
@@ -201,12 +202,13 @@ fn calls_go_to_the_account_with_its_token() {
 #[test]
 fn rules_of_the_platform() {
     let channel = whatsapp();
-    assert_eq!(channel.window(&settings()), Some(Duration::from_secs(86_400)));
+    let text = content(json!({"text": {"body": "hi"}}));
+    assert_eq!(channel.window(&settings(), &account("1", "t", None)), Some(WindowRule::templates(Duration::from_secs(86_400))));
     let budgets: Vec<_> =
-        channel.budgets(&settings(), &phone()).iter().map(|budget| (budget.scope, budget.rate_per_second, budget.burst)).collect();
+        channel.budgets(&settings(), &phone(), &text).iter().map(|budget| (budget.scope, budget.rate_per_second, budget.burst)).collect();
     assert_eq!(budgets, [(BudgetScope::Pair, 1.0 / 6.0, 45), (BudgetScope::Account, 80.0, 80)]);
     let slow = ChannelSettings { per_account: 0.5, ..settings() };
-    assert_eq!(channel.budgets(&slow, &phone())[1].burst, 1);
+    assert_eq!(channel.budgets(&slow, &phone(), &text)[1].burst, 1);
     let cost = channel.refusal_cost();
     assert_eq!((cost.status, cost.redelivered_for, cost.punished_after), (503, Duration::from_secs(7 * 86_400), None));
     assert_eq!(channel.settlement(), Settlement::ByStatus);

@@ -10,10 +10,10 @@ use messaging::ids::{EventId, IdHasher, MessageId};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Reason, Status, Step};
 use messaging::record::{Command, Record};
-use messaging::state::{Direction, MessageMeta};
+use messaging::state::{Conversation, Direction, MessageMeta};
 use messaging::store::Key;
 
-use super::{account_of, data, event_id, inbound_message_id, plain_data, quoted, state_for, window};
+use super::{account_of, data, event_id, inbound_message_id, plain_data, quoted, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
 
 /// The platform ids of messages that a piece refers to.
@@ -23,17 +23,20 @@ fn targets(inbound: &Inbound) -> Vec<&str> {
         InboundBody::Status(update) => vec![update.message.as_str()],
         InboundBody::Reaction { target, .. } | InboundBody::Edit { target, .. } => vec![target],
         InboundBody::Delete { targets } => targets.iter().map(String::as_str).collect(),
+        InboundBody::Watermark { messages, .. } => messages.iter().map(String::as_str).collect(),
         InboundBody::Preference { .. }
         | InboundBody::Rekeyed { .. }
         | InboundBody::Reachable(_)
         | InboundBody::Account { .. }
+        | InboundBody::Resource { .. }
         | InboundBody::Platform { .. } => Vec::new(),
     }
 }
 
 /// The pointers that the decision reads.
-pub fn pointers(record: &Record, inbound: &Inbound, newest: Option<Timestamp>, ids: &IdHasher) -> Vec<Key> {
+pub fn pointers(record: &Record, inbound: &Inbound, state: Option<&Conversation>, ids: &IdHasher) -> Vec<Key> {
     let tenant = record.tenant.id();
+    let newest = state.map(|state| state.newest_platform_at);
     let mut keys = Vec::new();
     for target in targets(inbound) {
         keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, target)));
@@ -44,13 +47,16 @@ pub fn pointers(record: &Record, inbound: &Inbound, newest: Option<Timestamp>, i
     {
         keys.push(Key::Pointer(tenant, id.0));
     }
+    if let (InboundBody::Watermark { .. }, Some(state)) = (&inbound.body, state) {
+        keys.extend(watermark::keys(tenant, record.conversation, state));
+    }
+    if let InboundBody::Echo { .. } = inbound.body {
+        // An echo of our own send has the send's platform id.
+        keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, &inbound.platform_id)));
+    }
     let surely_new = newest.is_none_or(|newest| inbound.at > newest) && inbound.at > Timestamp::ZERO;
     if !surely_new {
         keys.push(seen_key(record, inbound, ids));
-        if let InboundBody::Echo { .. } = inbound.body {
-            // An echo of our own send has the send's platform id.
-            keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, &inbound.platform_id)));
-        }
     }
     keys
 }
@@ -64,10 +70,12 @@ fn seen_key(record: &Record, inbound: &Inbound, ids: &IdHasher) -> Key {
         | InboundBody::Reaction { .. }
         | InboundBody::Edit { .. }
         | InboundBody::Delete { .. }
+        | InboundBody::Watermark { .. }
         | InboundBody::Preference { .. }
         | InboundBody::Rekeyed { .. }
         | InboundBody::Reachable(_)
         | InboundBody::Account { .. }
+        | InboundBody::Resource { .. }
         | InboundBody::Platform { .. } => Key::Pointer(tenant, event_id(record, inbound, kind_name(&inbound.body), ids).0),
     }
 }
@@ -84,6 +92,8 @@ fn kind_name(body: &InboundBody) -> &'static str {
         InboundBody::Rekeyed { .. } => "rekeyed",
         InboundBody::Reachable(_) => "reachable",
         InboundBody::Account { .. } => "account",
+        InboundBody::Watermark { .. } => "watermark",
+        InboundBody::Resource { .. } => "resource",
         InboundBody::Platform { .. } => "platform",
     }
 }
@@ -99,7 +109,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
     let began = state_for(desk, record.tenant, record.account, record.channel, record.conversation, &handle);
     learn(desk, record, inbound, began);
     if inbound.opens_window {
-        window::open(desk, record, inbound.at)?;
+        window::open(desk, record, inbound.at, inbound.from_ad)?;
     }
     let outcome = match &inbound.body {
         InboundBody::Message { content, reply_to } => message(desk, record, inbound, content, reply_to.as_deref(), Direction::In)?,
@@ -112,6 +122,15 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
                 emoji.as_deref().map_or_else(|| "null".to_owned(), quoted)
             );
             about_message(desk, record, inbound, EventType::MessageReaction, &head)?
+        }
+        InboundBody::Watermark { status, upto, messages } => watermark::apply(desk, record, inbound.at, *status, *upto, messages)?,
+        InboundBody::Resource { event, name, data } => {
+            let extra = format!(r#","{name}":{data}"#);
+            if handle.scheme() == "account" {
+                account_event(desk, record, inbound, *event, &extra)?
+            } else {
+                personal_event(desk, record, inbound, *event, &extra)?
+            }
         }
         InboundBody::Edit { target, content } => edit(desk, record, inbound, target, content)?,
         InboundBody::Delete { targets } => delete(desk, record, inbound, targets)?,
@@ -149,6 +168,8 @@ fn learn(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, began: bool) {
     }
     if inbound.contact.via.is_some() {
         state.via.clone_from(&inbound.contact.via);
+        let from = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at.min(record.accepted_at) };
+        state.via_until = inbound.contact.via_for.map_or(Timestamp::ZERO, |length| from.plus(length));
     }
     if let InboundBody::Message { .. } = inbound.body {
         state.unreachable = false;
@@ -300,6 +321,9 @@ fn status(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, update: &Stat
     let attempt = message.meta.attempt;
     let step = Step { at, status: update.status, reason: update.reason, detail: update.detail.clone(), attempt };
     let moved = desk.advance(tenant, &mut message, step, &extra)?;
+    if moved && update.status == Status::Sent {
+        watermark::wait(desk, tenant, &mut message)?;
+    }
     Ok(if moved { Outcome::Done } else { Outcome::Duplicate })
 }
 
@@ -410,7 +434,11 @@ fn reachable_again(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, reac
 
 fn personal_event(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind: EventType, extra: &str) -> Result<Outcome, Unfit> {
     let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
-    let data = plain_data(state, extra);
+    let mut extra = extra.to_owned();
+    if !inbound.context.is_empty() {
+        let _ = write!(extra, r#","context":{}"#, serde_json::to_string(&inbound.context).expect("json serialises"));
+    }
+    let data = plain_data(state, &extra);
     let id = event_id(record, inbound, kind_name(&inbound.body), desk.world.ids);
     emit(desk, record, inbound, kind, id, None, true, &data, Home::Event, None)?;
     Ok(Outcome::Done)

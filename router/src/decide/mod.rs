@@ -18,6 +18,7 @@ use crate::desk::{Desk, Unfit};
 
 pub mod inbound;
 pub mod outbound;
+pub mod watermark;
 pub mod window;
 
 /// A record, parsed.
@@ -52,11 +53,11 @@ pub fn strangers(record: &Record, parsed: &Parsed, state: Option<&Conversation>,
     keys.filter(|id| *id != record.conversation).collect()
 }
 
-/// The pointers that a record's decision reads. `newest` is the state's newest stored platform time: what is later has surely
-/// not been seen, which spares the read.
-pub fn pointers(record: &Record, parsed: &Parsed, newest: Option<Timestamp>, ids: &IdHasher) -> Vec<Key> {
+/// The rows that a record's decision reads: pointers, and messages whose place is known. What is later than the state's newest
+/// stored platform time has surely not been seen, which spares the read.
+pub fn pointers(record: &Record, parsed: &Parsed, state: Option<&Conversation>, ids: &IdHasher) -> Vec<Key> {
     match parsed {
-        Parsed::Inbound(inbound) => inbound::pointers(record, inbound, newest, ids),
+        Parsed::Inbound(inbound) => inbound::pointers(record, inbound, state, ids),
         Parsed::Command(command) => outbound::pointers(record, command, ids),
     }
 }

@@ -15,9 +15,9 @@ use messaging::state::{Conversation, Direction, MessageMeta, Pointer};
 use messaging::store::Key;
 use messaging::tenant::Tenant;
 
-use super::{account_of, plain_data, state_for, window};
+use super::{account_of, plain_data, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
-use crate::plan::{IntentRow, LaterRow, LaterWork, Sending, Task, Work};
+use crate::plan::{Go, IntentRow, LaterRow, LaterWork, Sending, Task, Work};
 
 /// First wait after a platform said "later" without saying when; doubles with every try.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -43,6 +43,8 @@ fn referred(content: &Content) -> Option<MessageId> {
         | Content::Template(_)
         | Content::Order(_)
         | Content::Payment(_)
+        | Content::Email(_)
+        | Content::Mixed(_)
         | Content::Unsupported(_) => None,
     };
     text?.parse().ok()
@@ -192,12 +194,10 @@ fn refusal(
     match account.row.state {
         AccountState::Active | AccountState::Paused | AccountState::Broken | AccountState::Blocked => {}
     }
-    let free = needs_window(&send.content);
-    if free && !window::is_open(desk, state)? && send.fallback.is_none() {
-        let detail = format!("window ended at {}, judged at {now} with a margin of 60 s", state.window_until);
-        return Ok(Some((Reason::WindowClosed, detail)));
+    if !needs_window(&send.content) || send.fallback.is_some() {
+        return Ok(None);
     }
-    Ok(None)
+    Ok(window::judge(desk, tenant, state, send.tag.as_deref())?.err())
 }
 
 fn count_refusal(kind: messaging::channels::ChannelKind, reason: Reason) {
@@ -252,7 +252,7 @@ pub fn task_of(desk: &Desk<'_>, tenant: Tenant, message: &OpenMessage, command: 
         }
         _ => {}
     }
-    let sending = Sending { account: message.meta.account, to: recipient(state, &command.to), reply_to, via: state.via.clone(), command };
+    let sending = Sending { account: message.meta.account, to: recipient(state, &command.to), reply_to, command };
     Ok(Task {
         tenant,
         conversation: message.conversation,
@@ -274,7 +274,7 @@ fn recipient(state: &Conversation, to: &Handle) -> Handle {
 
 /// The lane has a slot: may the message go, and with what content? On `Some` the row says `sending` and the intent stands
 /// beside it; both are to be durable before the socket is written.
-pub fn intent(desk: &mut Desk<'_>, task: &Task) -> Result<Option<Content>, Unfit> {
+pub fn intent(desk: &mut Desk<'_>, task: &Task) -> Result<Option<Go>, Unfit> {
     let Work::Send(sending) = &task.work else { return Ok(None) };
     let tenant = task.tenant;
     desk.begin(desk.world.now);
@@ -296,12 +296,19 @@ pub fn intent(desk: &mut Desk<'_>, task: &Task) -> Result<Option<Content>, Unfit
         fail(desk, tenant, &mut message, reason, Some(detail))?;
         return Ok(None);
     }
+    let now = desk.world.now;
     let (_, state) = desk.states.get(&message.conversation).ok_or(Unfit::Row)?;
-    let open = window::is_open(desk, state)?;
+    let via = state.usable_via(now.plus(window::MARGIN)).map(str::to_owned);
+    let free = needs_window(&sending.command.content);
+    let leave = window::judge(desk, tenant, state, sending.command.tag.as_deref())?;
     let content = match &sending.command.fallback {
-        Some(template) if needs_window(&sending.command.content) && !open => Content::Template(template.clone()),
+        Some(template) if free && leave.is_err() => Content::Template(template.clone()),
         _ => sending.command.content.clone(),
     };
+    let tag = sending.command.tag.clone().filter(|_| free && leave == Ok(window::Leave::Tagged));
+    if needs_window(&content) && tag.is_none() {
+        count_free(desk, tenant, message.conversation, 1)?;
+    }
     message.meta.attempt += 1;
     message.meta.epoch = desk.world.epoch;
     message.meta.parked = false;
@@ -311,7 +318,19 @@ pub fn intent(desk: &mut Desk<'_>, task: &Task) -> Result<Option<Content>, Unfit
     let row = IntentRow { conversation: message.conversation, at: message.at, epoch: desk.world.epoch, attempt };
     let key = Key::Intent(desk.world.shard, tenant.id(), message.id);
     desk.put(key, postcard::to_stdvec(&row).expect("our own types serialise"));
-    Ok(Some(content))
+    Ok(Some(Go { content, tag, via }))
+}
+
+/// Counts a free message against the channel's cap, or (`-1`) takes it back when it provably was not taken.
+fn count_free(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, by: i32) -> Result<(), Unfit> {
+    let (_, state) = desk.states.get(&id).ok_or(Unfit::Row)?;
+    if window::rule(desk, tenant, state)?.is_none_or(|rule| rule.cap.is_none()) {
+        return Ok(());
+    }
+    let (_, state) = desk.states.get_mut(&id).ok_or(Unfit::Row)?;
+    state.free_sent = state.free_sent.saturating_add_signed(by);
+    desk.touch(id);
+    Ok(())
 }
 
 /// What follows a platform's verdict for the task.
@@ -340,6 +359,10 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
     let now = desk.world.now;
     let attempt = message.meta.attempt;
     let step = |status, reason, detail| Step { at: now, status, reason, detail, attempt };
+    let not_taken = matches!(verdict, Verdict::RetryLater { .. } | Verdict::Refused { .. } | Verdict::Moved { .. });
+    if not_taken && needs_window(&sending.command.content) {
+        count_free(desk, tenant, message.conversation, -1)?;
+    }
     match verdict {
         Verdict::Sent { platform_id, handles } => {
             if let Some(platform_id) = platform_id {
@@ -355,6 +378,7 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
             if !desk.advance(tenant, &mut message, step(Status::Sent, None, None), "")? {
                 desk.save(tenant, &mut message)?;
             }
+            watermark::wait(desk, tenant, &mut message)?;
             learn(desk, tenant, sending, &message, &handles);
             Ok(After::Settled)
         }
@@ -365,7 +389,7 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
             }
             desk.advance(tenant, &mut message, step(Status::Queued, Some(reason), Some(detail)), "")?;
             let wait = after.unwrap_or_else(|| backoff(attempt));
-            Ok(After::Again { due: now.plus(wait), whole: hold == Throttled::Account })
+            Ok(After::Again { due: now.plus(wait), whole: hold != Throttled::Conversation })
         }
         Verdict::Refused { reason, detail } => {
             match reason {
@@ -574,7 +598,15 @@ fn contact(
     Ok(Outcome::Done)
 }
 
-/// The platform's request of a task, or why there is none.
-pub fn outgoing<'a>(sending: &'a Sending, message: &'a str, content: &'a Content) -> Outgoing<'a> {
-    Outgoing { message, to: &sending.to, content, reply_to: sending.reply_to.as_deref(), via: sending.via.as_deref() }
+/// The send of a task, as its channel sees it.
+pub fn outgoing<'a>(sending: &'a Sending, message: &'a str, go: &'a Go, now: Timestamp) -> Outgoing<'a> {
+    Outgoing {
+        message,
+        to: &sending.to,
+        content: &go.content,
+        reply_to: sending.reply_to.as_deref(),
+        via: go.via.as_deref(),
+        tag: go.tag.as_deref(),
+        now,
+    }
 }

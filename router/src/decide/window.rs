@@ -3,40 +3,84 @@
 
 use std::time::Duration;
 
-use messaging::channels::channel;
+use messaging::channels::{WindowRule, channel};
 use messaging::clock::Timestamp;
+use messaging::content::Handle;
 use messaging::event::EventType;
 use messaging::ids::ConversationId;
 use messaging::metrics;
+use messaging::outcome::Reason;
 use messaging::record::Record;
 use messaging::state::{Conversation, WindowTold};
 use messaging::tenant::Tenant;
 
-use super::plain_data;
+use super::{account_of, plain_data};
 use crate::desk::{Desk, Home, News, Unfit};
 use crate::plan::{LaterRow, LaterWork};
 
 /// A send is refused this long before the window's end, so that clocks and the way to the platform cannot carry it over.
 pub const MARGIN: Duration = Duration::from_secs(60);
 
-/// Whether free text may be written now.
-pub fn is_open(desk: &Desk<'_>, conversation: &Conversation) -> Result<bool, Unfit> {
+/// How free text may be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// As it is: there is no window, or it is open.
+    Free,
+    /// Only with the tag that the merchant gave.
+    Tagged,
+}
+
+/// The channel's rule for a conversation; none: no window.
+pub fn rule(desk: &Desk<'_>, tenant: Tenant, conversation: &Conversation) -> Result<Option<WindowRule>, Unfit> {
     let settings = desk.settings(conversation.channel)?;
-    if channel(conversation.channel).window(settings).is_none() {
-        return Ok(true);
+    let account = account_of(desk, tenant, conversation.account)?;
+    let to = conversation.handles.first().cloned().unwrap_or_else(Handle::account);
+    Ok(channel(conversation.channel).window_for(settings, account, &to))
+}
+
+/// Whether free text may be written now, or why not.
+pub fn judge(
+    desk: &Desk<'_>,
+    tenant: Tenant,
+    conversation: &Conversation,
+    tag: Option<&str>,
+) -> Result<Result<Leave, (Reason, String)>, Unfit> {
+    let Some(rule) = rule(desk, tenant, conversation)? else { return Ok(Ok(Leave::Free)) };
+    let soon = desk.world.now.plus(MARGIN);
+    if soon <= conversation.window_until {
+        return Ok(match rule.cap {
+            Some(cap) if conversation.free_sent >= cap => {
+                Err((Reason::QuotaExceeded, format!("{cap} messages were sent since the person's last word, all that the platform allows")))
+            }
+            _ => Ok(Leave::Free),
+        });
     }
-    Ok(desk.world.now.plus(MARGIN) <= conversation.window_until)
+    if let Some(length) = tag.and_then(|tag| rule.tag(tag))
+        && conversation.opened_at != Timestamp::ZERO
+        && soon <= conversation.opened_at.plus(length)
+    {
+        return Ok(Ok(Leave::Tagged));
+    }
+    let detail = format!("window ended at {}, judged at {} with a margin of 60 s", conversation.window_until, desk.world.now);
+    Ok(Err((Reason::WindowClosed, detail)))
 }
 
 /// The person did what opens the window: it runs from the earlier of the platform's time and ours.
-pub fn open(desk: &mut Desk<'_>, record: &Record, platform_at: Timestamp) -> Result<(), Unfit> {
+pub fn open(desk: &mut Desk<'_>, record: &Record, platform_at: Timestamp, from_ad: bool) -> Result<(), Unfit> {
     let settings = desk.settings(record.channel)?;
-    let Some(length) = channel(record.channel).window(settings) else { return Ok(()) };
+    let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
+    let Some(rule) = rule(desk, record.tenant, state)? else { return Ok(()) };
+    let length = if from_ad { rule.after_ad } else { rule.length };
     let from = if platform_at == Timestamp::ZERO { record.accepted_at } else { platform_at.min(record.accepted_at) };
     let until = from.plus(length);
     let now = desk.world.now;
     let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
+    if from > state.opened_at {
+        state.opened_at = from;
+        state.free_sent = 0;
+    }
     if until <= state.window_until {
+        desk.touch(record.conversation);
         return Ok(());
     }
     state.window_until = until;
@@ -136,7 +180,10 @@ fn tell(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, kind: EventType
     let until = state.window_until;
     let account = state.account;
     let open = kind != EventType::WindowClosed;
-    let otherwise = if open { "" } else { r#","otherwise":"template""# };
+    let otherwise = match rule(desk, tenant, state)?.and_then(|rule| rule.otherwise) {
+        Some(way) if !open => format!(r#","otherwise":"{way}""#),
+        Some(_) | None => String::new(),
+    };
     let data = plain_data(state, &format!(r#","window":{{"open":{open},"expires_at":"{until}"{otherwise}}}"#));
     let event = desk.world.ids.event(tenant.id(), account, kind.name(), &id.0, &until.as_micros().to_string());
     let at = desk.world.now;

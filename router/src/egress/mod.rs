@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 mod connect;
 pub mod guard;
+pub mod mail;
 mod pool;
 mod retry_after;
 pub mod url;

@@ -251,7 +251,7 @@ impl Pool {
             self.keep(live, idle_time);
         }
         let retry_after = retry_after(&head.headers, || self.door.clock.now());
-        Ok(Sent { response: HttpResponse { status, retry_after, body }, reused, truncated })
+        Ok(Sent { response: HttpResponse { status, retry_after, headers: head.headers, body }, reused, truncated })
     }
 }
 

@@ -28,6 +28,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+/// What the platform calls the account.
+pub const ACCOUNT_ID: &str = "106540352242922";
 pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -322,6 +324,7 @@ fn parse(buffer: &[u8]) -> Option<(HashMap<String, String>, String, usize)> {
 // ---- the rig -------------------------------------------------------------------------------------------------------
 
 pub struct Rig {
+    pub kind: ChannelKind,
     pub clock: Arc<ManualClock>,
     pub inbox: Arc<Server>,
     pub platform: Arc<Server>,
@@ -348,27 +351,41 @@ fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
         per_pair,
         window: hour * 24,
         window_warning: hour,
+        ..ChannelSettings::default()
     };
-    BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0))])
+    let mut settings = BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0))]);
+    for kind in [ChannelKind::Messenger, ChannelKind::Instagram] {
+        settings.insert(kind, ChannelSettings { per_page: 35.0, ..of(35.0, 1.0) });
+    }
+    settings
 }
 
 impl Rig {
     pub async fn start() -> Self {
+        Self::start_on(ChannelKind::Whatsapp).await
+    }
+
+    /// With an account of this channel (WhatsApp, Messenger or Instagram).
+    pub async fn start_on(kind: ChannelKind) -> Self {
         let clock = ManualClock::at(SystemClock::default().now());
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::from_root(&[7; 32]);
         let log = Arc::new(MemLog { inner: Arc::default(), news: Arc::default(), clock: clock.clone() });
         let inbox = Server::start(|_| String::new()).await;
-        let platform =
-            Server::start(|n| format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#)).await;
+        let platform = Server::start(move |n| match kind {
+            ChannelKind::Whatsapp => format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#),
+            _ => format!(r#"{{"recipient_id":"42","message_id":"m_{n}"}}"#),
+        })
+        .await;
         let store = open(&dir, &clock);
         let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
         let tenant_id = TenantId([1; 16]);
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
-        let rows = rows(&keyring, tenant_id, account, endpoint, &platform.url, &inbox.url, clock.now());
+        let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
         let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock);
         Self {
+            kind,
             tenant: Tenant::for_tests(tenant_id),
             clock,
             inbox,
@@ -453,8 +470,8 @@ impl Rig {
         panic!("never linked");
     }
 
-    /// A webhook as WhatsApp would send it, through the real channel, onto the log.
-    async fn webhook(&self, body: String) {
+    /// A webhook as Meta would send it, through the real channel, onto the log.
+    pub async fn webhook(&self, body: String) {
         use hmac::{Hmac, KeyInit, Mac};
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(APP_SECRET.as_bytes()).unwrap();
         mac.update(body.as_bytes());
@@ -464,12 +481,12 @@ impl Rig {
         let body = Bytes::from(body);
         let directory = self.keeper.shared().load_full();
         let account = directory.account(self.account).unwrap().clone();
-        let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body };
-        let received = messaging::channels::channel(ChannelKind::Whatsapp).receive(&request, &account.verifier).unwrap();
+        let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body, now: Timestamp::ZERO, fetched: None };
+        let received = messaging::channels::channel(self.kind).receive(&request, &account.verifier).unwrap();
         let messaging::channels::Received::Pieces(pieces) = received else { panic!("no handshake") };
         for piece in pieces {
             let conversation = self.conversation(piece.handle());
-            let record = Record::inbound(self.owned(), ChannelKind::Whatsapp, conversation, &piece, self.clock.now());
+            let record = Record::inbound(self.owned(), self.kind, conversation, &piece, self.clock.now());
             self.append(record, Topic::Inbound).await;
         }
     }
@@ -515,13 +532,18 @@ impl Rig {
     pub async fn send_with(&self, phone: &str, content: Content, edit: impl Fn(&mut SendCommand)) -> MessageId {
         let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let message = self.keyring.ids().keyed_message(self.tenant.id(), &n.to_string());
-        let to = Handle::phone(phone);
+        let to = match self.kind {
+            ChannelKind::Messenger => Handle::new("psid", phone),
+            ChannelKind::Instagram => Handle::new("igsid", phone),
+            _ => Handle::phone(phone),
+        };
         let mut send = SendCommand {
             message,
             to: to.clone(),
             content,
             reply_to: None,
             fallback: None,
+            tag: None,
             expires_at: None,
             not_before: None,
             callback_data: None,
@@ -530,9 +552,10 @@ impl Rig {
             possible_duplicate: false,
         };
         edit(&mut send);
+        let to = send.to.clone();
         let command = Command::Send(Box::new(send));
         let conversation = self.conversation(&to);
-        let record = Record::command(self.owned(), ChannelKind::Whatsapp, conversation, &command, self.clock.now());
+        let record = Record::command(self.owned(), self.kind, conversation, &command, self.clock.now());
         self.append(record, Topic::Outbound).await;
         message
     }
@@ -619,10 +642,9 @@ fn run(
 }
 
 fn rows(
+    kind: ChannelKind,
     keyring: &Keyring,
-    tenant: TenantId,
-    account: AccountId,
-    endpoint: EndpointId,
+    (tenant, account, endpoint): (TenantId, AccountId, EndpointId),
     platform: &str,
     inbox: &str,
     now: Timestamp,
@@ -645,10 +667,10 @@ fn rows(
         DirectoryRow::Account(AccountRow {
             id: account,
             tenant,
-            channel: ChannelKind::Whatsapp,
+            channel: kind,
             name: "number".into(),
             api_base: Some(platform.to_owned()),
-            public: BTreeMap::from([("phone_number_id".to_owned(), "106540352242922".to_owned())]),
+            public: ["phone_number_id", "page_id", "instagram_id"].map(|name| (name.to_owned(), ACCOUNT_ID.to_owned())).into(),
             secrets: messaging::seal::Sealed::from_stored(key.seal_value(&account_aad(tenant, account), &secrets).into_bytes()),
             state: AccountState::Active,
             state_reason: None,

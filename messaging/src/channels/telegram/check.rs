@@ -45,7 +45,12 @@ pub(super) fn check(content: &Content) -> Vec<Fault> {
         Content::Template(_) => faults.push(Fault::new("/template", NO_TEMPLATES)),
         // A read receipt needs a business connection, which only the conversation knows.
         Content::Read(_) | Content::Typing(_) => {}
-        Content::InteractiveReply(_) | Content::Order(_) | Content::Payment(_) | Content::Unsupported(_) => {
+        Content::InteractiveReply(_)
+        | Content::Order(_)
+        | Content::Payment(_)
+        | Content::Email(_)
+        | Content::Mixed(_)
+        | Content::Unsupported(_) => {
             faults.push(Fault::new(format!("/{}", content.kind()), INBOUND_ONLY));
         }
     }

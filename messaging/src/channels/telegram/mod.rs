@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AccountField, Channel, ChannelKind, ChannelSettings, Fault, Inbound, Malformed, Outgoing, Received, Refusal, RefusalCost, Settlement,
-    Unsendable, Verifier, live_secrets,
+    Unsendable, Verifier, WindowRule, live_secrets,
 };
 use crate::content::{Content, Handle};
 use crate::directory::{Account, SecretPair};
@@ -38,6 +38,8 @@ const GROUP_BURST: u32 = 20;
 const ACCOUNT_BURST_SHARE: f64 = 1.0 / 3.0;
 /// How long Telegram brings an update again after we refused it.
 const REDELIVERED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Telegram publishes none; slow answers hold up the chat.
+const DEADLINE: Duration = Duration::from_secs(1);
 /// Longest `secret_token`.
 const SECRET_TOKEN_MAX: usize = 256;
 
@@ -54,7 +56,7 @@ impl Channel for Telegram {
         FIELDS
     }
 
-    fn verifier(&self, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
+    fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
         Verifier::Tokens(live_secrets(secrets.get("secret_token")))
     }
 
@@ -68,11 +70,11 @@ impl Channel for Telegram {
 
     /// None: once a person started the bot it may write until it is blocked. Sends on behalf of a business account end 24 h after
     /// the person's last word; Telegram says so in its answer (see `outcome`).
-    fn window(&self, _settings: &ChannelSettings) -> Option<Duration> {
+    fn window(&self, _settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
         None
     }
 
-    fn budgets(&self, settings: &ChannelSettings, to: &Handle) -> Vec<Budget> {
+    fn budgets(&self, settings: &ChannelSettings, to: &Handle, _content: &Content) -> Vec<Budget> {
         let (rate, burst) =
             if to.scheme() == "group" { (settings.per_pair * GROUP_SHARE, GROUP_BURST) } else { (settings.per_pair, PAIR_BURST) };
         let account_burst = (settings.per_account * ACCOUNT_BURST_SHARE).ceil().max(1.0) as u32;
@@ -83,7 +85,14 @@ impl Channel for Telegram {
     }
 
     fn refusal_cost(&self) -> RefusalCost {
-        RefusalCost { status: 503, redelivered_for: REDELIVERED_FOR, punished_after: None }
+        RefusalCost {
+            status: 503,
+            deadline: DEADLINE,
+            redelivered_for: REDELIVERED_FOR,
+            punished_after: None,
+            punished_at: None,
+            punishment: "",
+        }
     }
 
     fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
@@ -105,6 +114,10 @@ impl Channel for Telegram {
 
     fn recipient_json(&self, handle: &Handle) -> Value {
         json!({ "chat_id": handle.value() })
+    }
+
+    fn nobody(&self) -> Handle {
+        Handle::chat("0")
     }
 
     fn check(&self, content: &Content, _to: &Handle) -> Vec<Fault> {

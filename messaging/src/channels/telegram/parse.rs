@@ -78,7 +78,16 @@ fn unknown_kind(located: &Located, mut members: Object) -> Inbound {
 /// An event without anything special: the caller fills in the rest.
 fn inbound(located: &Located, platform_id: String, contact: ContactInfo, body: InboundBody) -> Inbound {
     debug_assert_eq!(contact.handles.first(), Some(&located.handle()), "the key is computed from the first handle");
-    Inbound { platform_id, qualifier: String::new(), at: Timestamp::ZERO, contact, opens_window: false, body, context: Map::new() }
+    Inbound {
+        platform_id,
+        qualifier: String::new(),
+        at: Timestamp::ZERO,
+        contact,
+        opens_window: false,
+        from_ad: false,
+        body,
+        context: Map::new(),
+    }
 }
 
 /// The platform id of an update that is no message.

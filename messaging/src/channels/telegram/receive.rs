@@ -29,10 +29,7 @@ pub(super) fn receive(request: &WebhookRequest<'_>, verifier: &Verifier) -> Resu
 }
 
 fn is_authentic(request: &WebhookRequest<'_>, verifier: &Verifier) -> bool {
-    let tokens = match verifier {
-        Verifier::Tokens(tokens) => tokens,
-        Verifier::Meta { .. } => return false,
-    };
+    let Verifier::Tokens(tokens) = verifier else { return false };
     let Some(presented) = request.headers.get(TOKEN_HEADER) else {
         return false;
     };

@@ -34,7 +34,12 @@ pub(super) fn call(send: &Outgoing<'_>) -> Result<Call, Unsendable> {
         Content::Read(receipt) => ("readBusinessMessage", read_parameters(receipt, send, chat)?),
         Content::Typing(_) => ("sendChatAction", json!({ "action": "typing" })),
         Content::Template(_) => return Err(Unsendable(NO_TEMPLATES.to_owned())),
-        Content::InteractiveReply(_) | Content::Order(_) | Content::Payment(_) | Content::Unsupported(_) => {
+        Content::InteractiveReply(_)
+        | Content::Order(_)
+        | Content::Payment(_)
+        | Content::Email(_)
+        | Content::Mixed(_)
+        | Content::Unsupported(_) => {
             return Err(Unsendable(format!("{} {INBOUND_ONLY}", send.content.kind())));
         }
     };

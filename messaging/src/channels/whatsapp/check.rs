@@ -41,7 +41,12 @@ pub(super) fn check(content: &Content, to: &Handle) -> Vec<Fault> {
         Content::Reaction(reaction) => check_reaction(&mut faults, reaction),
         // Without a message it is about the newest inbound one, which the router knows.
         Content::Read(_) | Content::Typing(_) => {}
-        Content::InteractiveReply(_) | Content::Order(_) | Content::Payment(_) | Content::Unsupported(_) => {
+        Content::InteractiveReply(_)
+        | Content::Order(_)
+        | Content::Payment(_)
+        | Content::Email(_)
+        | Content::Mixed(_)
+        | Content::Unsupported(_) => {
             faults.push(Fault::new("/type", format!("{} cannot be sent on whatsapp", content.kind())));
         }
     }

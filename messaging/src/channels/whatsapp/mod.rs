@@ -27,10 +27,8 @@ mod wire;
 const PAIR_BURST: u32 = 45;
 /// How long Meta brings a refused event again.
 const REDELIVERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Longest token or secret of an account, in bytes.
-const SECRET_BYTES_MAX: usize = 2048;
-/// Longest id of a number or business account, in digits.
-const ID_DIGITS_MAX: usize = 32;
+/// Meta's guideline: under one in a hundred answers may take longer.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The channel.
 pub struct Whatsapp;
@@ -44,7 +42,7 @@ impl Channel for Whatsapp {
         FIELDS
     }
 
-    fn verifier(&self, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
+    fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
         Verifier::Meta { app_secrets: mac_states(secrets.get("app_secret")), verify_tokens: live_secrets(secrets.get("verify_token")) }
     }
 
@@ -56,21 +54,26 @@ impl Channel for Whatsapp {
         parse::parse(piece)
     }
 
-    fn window(&self, settings: &ChannelSettings) -> Option<Duration> {
-        Some(settings.window)
+    fn window(&self, settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
+        Some(WindowRule::templates(settings.window))
     }
 
-    fn budgets(&self, settings: &ChannelSettings, _to: &Handle) -> Vec<Budget> {
-        // A float's cast saturates, so an absurd setting cannot wrap round to a small burst.
-        let second = settings.per_account.ceil().max(1.0) as u32;
+    fn budgets(&self, settings: &ChannelSettings, _to: &Handle, _content: &Content) -> Vec<Budget> {
         vec![
             Budget { scope: BudgetScope::Pair, rate_per_second: settings.per_pair, burst: PAIR_BURST },
-            Budget { scope: BudgetScope::Account, rate_per_second: settings.per_account, burst: second },
+            by_second(BudgetScope::Account, settings.per_account),
         ]
     }
 
     fn refusal_cost(&self) -> RefusalCost {
-        RefusalCost { status: 503, redelivered_for: REDELIVERED_FOR, punished_after: None }
+        RefusalCost {
+            status: 503,
+            deadline: DEADLINE,
+            redelivered_for: REDELIVERED_FOR,
+            punished_after: None,
+            punished_at: None,
+            punishment: "",
+        }
     }
 
     fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
@@ -83,6 +86,10 @@ impl Channel for Whatsapp {
 
     fn recipient_json(&self, handle: &Handle) -> Value {
         people::recipient_json(handle)
+    }
+
+    fn nobody(&self) -> Handle {
+        Handle::phone("0")
     }
 
     fn check(&self, content: &Content, to: &Handle) -> Vec<Fault> {
@@ -112,14 +119,14 @@ const FIELDS: &[AccountField] = &[
         secret: false,
         required: true,
         help: "the id of the business phone number (digits; not the number itself)",
-        check: check_id,
+        check: check_digits,
     },
     AccountField {
         name: "business_account_id",
         secret: false,
         required: false,
         help: "the id of the WhatsApp business account (digits)",
-        check: check_id,
+        check: check_digits,
     },
     AccountField {
         name: "access_token",
@@ -137,26 +144,3 @@ const FIELDS: &[AccountField] = &[
         check: check_secret,
     },
 ];
-
-fn check_id(value: &str) -> Result<(), &'static str> {
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("must be digits");
-    }
-    if value.len() > ID_DIGITS_MAX {
-        return Err("must have at most 32 digits");
-    }
-    Ok(())
-}
-
-fn check_secret(value: &str) -> Result<(), &'static str> {
-    if value.is_empty() {
-        return Err("must not be empty");
-    }
-    if value.len() > SECRET_BYTES_MAX {
-        return Err("must have at most 2048 bytes");
-    }
-    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("must be visible ASCII without spaces");
-    }
-    Ok(())
-}

@@ -61,6 +61,7 @@ impl Telling<'_> {
             at: at.or(self.single.sent_at).map_or(Timestamp::ZERO, |seconds| seconds.0),
             contact: self.ids.info(self.contact),
             opens_window: false,
+            from_ad: false,
             body,
             context,
         }

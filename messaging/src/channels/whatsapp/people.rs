@@ -191,7 +191,7 @@ impl<'a> Ids<'a> {
         let profile = if self.group.is_some() { None } else { contact.and_then(|contact| contact.profile.as_ref()) };
         let name = profile.and_then(|profile| owned(profile.name.as_ref()));
         let username = profile.and_then(|profile| owned(profile.username.as_ref()));
-        ContactInfo { handles, name, username, via: None }
+        ContactInfo { handles, name, username, via: None, via_for: None }
     }
 
     /// The group and who in it, for subscribers.

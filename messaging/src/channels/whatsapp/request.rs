@@ -63,7 +63,12 @@ fn body(send: &Outgoing<'_>) -> Result<Map<String, Value>, Unsendable> {
         Content::Interactive(things) => ("interactive", interactive(things)),
         Content::Template(template) => ("template", self::template(template)),
         Content::Reaction(reaction) => ("reaction", self::reaction(reaction)?),
-        Content::InteractiveReply(_) | Content::Order(_) | Content::Payment(_) | Content::Unsupported(_) => {
+        Content::InteractiveReply(_)
+        | Content::Order(_)
+        | Content::Payment(_)
+        | Content::Email(_)
+        | Content::Mixed(_)
+        | Content::Unsupported(_) => {
             return Err(Unsendable(format!("whatsapp cannot send {}", send.content.kind())));
         }
     };

@@ -1,0 +1,3 @@
+//! Providers of inbound mail and a relay, simulated.
+//!
+//! NOT FILLED YET.

@@ -1,0 +1,199 @@
+//! Instagram Direct.
+//!
+//! Events, sends and answers are Meta's, see `channels::meta`; what stands here is what is particular to this product.
+
+use std::time::Duration;
+
+use super::*;
+
+/// The channel.
+pub struct Instagram;
+
+/// What is Instagram's own.
+const PRODUCT: meta::Product = meta::Product {
+    name: "instagram",
+    object: "instagram",
+    scheme: "igsid",
+    identity: "instagram_id",
+    probe_fields: "username",
+    text: meta::TextLimit::Bytes(1000),
+    referral_opens: false,
+    says_type: false,
+    has_metadata: false,
+    has_templates: false,
+    pictures_max: 10,
+    only_reaction: Some("love"),
+    has_heart: true,
+};
+/// The members of a `to` object, one of them.
+const TO: &[&str] = &["igsid", "comment_id"];
+
+impl Channel for Instagram {
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Instagram
+    }
+
+    fn fields(&self) -> &'static [AccountField] {
+        FIELDS
+    }
+
+    fn identity(&self) -> Option<&'static str> {
+        Some("instagram_id")
+    }
+
+    fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
+        let mut app_secrets = mac_states(secrets.get("app_secret"));
+        app_secrets.extend(mac_states(secrets.get("instagram_app_secret")));
+        Verifier::Meta { app_secrets, verify_tokens: live_secrets(secrets.get("verify_token")) }
+    }
+
+    fn receive(&self, request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
+        if let Some(reply) = meta::authentic(request, verifier)? {
+            return Ok(Received::Handshake(reply));
+        }
+        Ok(Received::Pieces(meta::pieces(&PRODUCT, request.body)))
+    }
+
+    fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
+        meta::parse(&PRODUCT, piece)
+    }
+
+    fn window(&self, settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
+        Some(WindowRule {
+            length: settings.window,
+            after_ad: settings.ad_window.max(settings.window),
+            cap: None,
+            tags: meta::TAGS,
+            otherwise: Some("human_agent"),
+        })
+    }
+
+    fn window_for(&self, settings: &ChannelSettings, account: &Account, to: &Handle) -> Option<WindowRule> {
+        if to.scheme() == meta::COMMENT { Some(meta::PRIVATE_REPLY) } else { self.window(settings, account) }
+    }
+
+    fn tags(&self) -> &'static [TagRule] {
+        meta::TAGS
+    }
+
+    fn has_watermarks(&self) -> bool {
+        true
+    }
+
+    fn budgets(&self, settings: &ChannelSettings, _to: &Handle, content: &Content) -> Vec<Budget> {
+        let mut budgets = Vec::with_capacity(2);
+        if matches!(content, Content::Audio(_) | Content::Video(_)) {
+            budgets.push(by_second(BudgetScope::Kind, settings.per_media));
+        }
+        budgets.push(by_second(BudgetScope::Account, settings.per_account));
+        budgets
+    }
+
+    fn owner(&self, scope: BudgetScope, _account: &Account, _to: &Handle) -> Owner {
+        match scope {
+            BudgetScope::Kind => Owner::Within("media".to_owned()),
+            _ => Owner::Account,
+        }
+    }
+
+    fn refusal_cost(&self) -> RefusalCost {
+        RefusalCost {
+            status: 503,
+            deadline: secs(5),
+            redelivered_for: secs(3_600),
+            punished_after: Some(secs(3_600)),
+            punished_at: None,
+            punishment: "the app is unsubscribed from the account",
+        }
+    }
+
+    fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
+        let (name, value) = only_member(to, TO)?;
+        Ok(Handle::new(scheme(name), value))
+    }
+
+    fn short_recipient(&self, to: &str) -> Result<Handle, Fault> {
+        if to.is_empty() {
+            return Err(Fault::new("", "must not be empty"));
+        }
+        Ok(Handle::new(scheme(TO[0]), to))
+    }
+
+    fn recipient_json(&self, handle: &Handle) -> Value {
+        let name = TO.iter().find(|name| scheme(name) == handle.scheme());
+        Value::Object(name.map(|name| ((*name).to_owned(), handle.value().into())).into_iter().collect())
+    }
+
+    fn nobody(&self) -> Handle {
+        Handle::new("igsid", "0")
+    }
+
+    fn check(&self, content: &Content, to: &Handle) -> Vec<Fault> {
+        meta::check(&PRODUCT, content, to)
+    }
+
+    fn request(&self, send: &Outgoing<'_>, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        meta::request(&PRODUCT, send, account, settings)
+    }
+
+    fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
+        meta::outcome(send, response)
+    }
+
+    fn holds(&self, _send: &Outgoing<'_>, response: &HttpResponse) -> Vec<Hold> {
+        meta::holds(response)
+    }
+
+    fn probe(&self, account: &Account, settings: &ChannelSettings) -> HttpRequest {
+        meta::probe(&PRODUCT, account, settings)
+    }
+
+    /// Its echoes carry no id of ours.
+    fn settlement(&self) -> Settlement {
+        Settlement::Never
+    }
+}
+
+/// The scheme of a member of `to`.
+fn scheme(name: &str) -> &'static str {
+    match name {
+        "comment_id" => "comment",
+        _ => "igsid",
+    }
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const FIELDS: &[AccountField] = &[
+    AccountField {
+        name: "instagram_id",
+        secret: false,
+        required: true,
+        help: "the id of the professional account (digits)",
+        check: check_digits,
+    },
+    AccountField {
+        name: "access_token",
+        secret: true,
+        required: true,
+        help: "the access token, with instagram_business_manage_messages",
+        check: check_secret,
+    },
+    AccountField { name: "app_secret", secret: true, required: true, help: "the app secret, which signs webhooks", check: check_secret },
+    AccountField {
+        name: "instagram_app_secret",
+        secret: true,
+        required: false,
+        help: "the Instagram app secret, which may sign them as well",
+        check: check_secret,
+    },
+    AccountField {
+        name: "verify_token",
+        secret: true,
+        required: true,
+        help: "the token that you chose for the webhook's handshake",
+        check: check_secret,
+    },
+];
