@@ -65,9 +65,13 @@ pub(super) fn mail_id(text: &str) -> Option<String> {
     }
 }
 
-/// The ids of a header such as `References`.
+/// The ids of a header such as `References`: what stands in angle brackets, or the words when nothing does.
 pub(super) fn mail_ids(text: &str) -> Vec<String> {
-    text.split(|c: char| c.is_whitespace() || c == ',').filter_map(mail_id).collect()
+    if !text.contains('<') {
+        return text.split(|c: char| c.is_whitespace() || c == ',').filter_map(mail_id).collect();
+    }
+    let bracketed = text.split('<').skip(1).filter_map(|part| part.split_once('>'));
+    bracketed.filter_map(|(id, _)| mail_id(id)).collect()
 }
 
 /// Our message's id in a mail's id that we made (`msg_…@domain`).

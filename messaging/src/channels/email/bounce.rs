@@ -318,6 +318,17 @@ fn received(head: &Head, notice: &Value) -> Option<Vec<Inbound>> {
             raw.push_str(&format!("{name}: {value}\r\n"));
         }
     }
+    let common = &mail["commonHeaders"];
+    for (name, value) in [("To", &common["to"]), ("Cc", &common["cc"]), ("Reply-To", &common["replyTo"]), ("Date", &common["date"])] {
+        if header(mail, name).is_some() {
+            continue;
+        }
+        let listed: Vec<&str> =
+            value.as_array().into_iter().flatten().chain(Some(value)).filter_map(Value::as_str).take(NAMED_MAX).collect();
+        if !listed.is_empty() {
+            raw.push_str(&format!("{name}: {}\r\n", listed.join(", ").replace(char::is_control, " ")));
+        }
+    }
     raw.push_str("\r\n");
     if receipt["action"]["type"].as_str() == Some("S3") {
         let action = &receipt["action"];

@@ -94,6 +94,12 @@ impl Mail {
     }
 
     fn cut(&mut self) {
+        for text in [&mut self.text, &mut self.html, &mut self.stripped].into_iter().flatten() {
+            // Lines end in mails with two characters, everywhere else with one.
+            if text.contains('\r') {
+                *text = text.replace("\r\n", "\n");
+            }
+        }
         self.truncated |= cut_text(&mut self.text, TEXT_BYTES_MAX);
         self.truncated |= cut_text(&mut self.html, HTML_BYTES_MAX);
         self.truncated |= cut_text(&mut self.stripped, TEXT_BYTES_MAX);
