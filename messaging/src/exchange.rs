@@ -110,8 +110,10 @@ pub enum MailStep {
     Auth,
     /// `MAIL FROM`.
     Sender,
-    /// `RCPT TO`, of the message's own recipient or another one.
+    /// `RCPT TO` of the message's own recipient.
     Recipient,
+    /// `RCPT TO` of another one. Nothing was sent to anybody.
+    Copy,
     /// `DATA`.
     Data,
     /// The mail itself.

@@ -37,7 +37,7 @@ fn later(reply: &MailReply, code: &str, detail: String) -> Verdict {
     }
     match reply.step {
         // Greylisted, full, or busy: this mail only, and no fault of the relay.
-        MailStep::Recipient | MailStep::Content | MailStep::Data => slow(Throttled::Conversation, None),
+        MailStep::Recipient | MailStep::Copy | MailStep::Content | MailStep::Data => slow(Throttled::Conversation, None),
         MailStep::Sender if code.starts_with("4.7") => slow(Throttled::Account, Some(PAUSE)),
         MailStep::Greeting | MailStep::Auth | MailStep::Sender => {
             Verdict::RetryLater { reason: Reason::ServerError, hold: Throttled::Account, after: None, detail }
@@ -57,6 +57,7 @@ fn refused(reply: &MailReply, code: &str, detail: String) -> Verdict {
         }
         MailStep::Recipient | MailStep::Content | MailStep::Data => Verdict::Refused { reason: permanent(code), detail },
         MailStep::Auth | MailStep::Sender => Verdict::Refused { reason: Reason::Rejected, detail },
+        MailStep::Copy => Verdict::Refused { reason: Reason::Rejected, detail: format!("{detail}, for a recipient in cc or bcc") },
     }
 }
 
