@@ -24,7 +24,12 @@ impl Authority {
     }
 
     /// A server's configuration with a certificate for these names.
-    pub(super) fn server(&self, names: &[&str], expired: bool, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ServerConfig> {
+    pub(super) fn server(
+        &self,
+        names: &[&str],
+        expired: bool,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         if expired {
             (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
