@@ -2,12 +2,16 @@
 //! redeliver them as the real ones do. A test chooses their answers with a [`script`].
 
 mod answer;
+pub mod discord;
 pub mod email;
 pub mod hook;
 pub mod ledger;
+pub mod meta;
 pub mod script;
 pub mod telegram;
+pub mod tiktok;
 pub mod whatsapp;
+pub mod woocommerce;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -173,9 +177,22 @@ impl Sim {
 
     /// Posts an event as often as the options say and notes what became of it. `about` is the platform's id of the event.
     pub async fn post(&self, about: &str, kind: &'static str, from: &str, text: Option<String>, body: Bytes) -> Posted {
+        self.post_with(about, kind, from, text, body, &[]).await
+    }
+
+    /// The same, with headers of this event (WooCommerce's topic).
+    pub async fn post_with(
+        &self,
+        about: &str,
+        kind: &'static str,
+        from: &str,
+        text: Option<String>,
+        body: Bytes,
+        headers: &[(&'static str, String)],
+    ) -> Posted {
         let begun_us = crate::monotonic_us();
         let at = self.now();
-        let copies = (0..self.options.copies.max(1)).map(|_| self.hook.deliver(body.clone()));
+        let copies = (0..self.options.copies.max(1)).map(|_| self.hook.deliver(body.clone(), headers));
         let all = futures_util::future::join_all(copies).await;
         let posted = hook::worst(all);
         let offered = Offered {

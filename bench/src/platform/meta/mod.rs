@@ -1,0 +1,3 @@
+//! Messenger and Instagram, simulated.
+//!
+//! NOT FILLED YET.

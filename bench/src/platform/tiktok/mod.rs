@@ -1,0 +1,3 @@
+//! TikTok Business Messaging, simulated.
+//!
+//! NOT FILLED YET.

@@ -1,0 +1,3 @@
+//! A WooCommerce shop, simulated.
+//!
+//! NOT FILLED YET.
