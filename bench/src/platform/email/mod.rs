@@ -13,10 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use hmac::{Hmac, KeyInit, Mac};
+use messaging::clock::SharedClock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
+use sha2::Sha256;
 use tokio::net::TcpListener;
 
 use super::hook::{Hook, Proof};
@@ -61,7 +65,7 @@ impl EmailSim {
     /// Starts it. The account is who submits, the credential the password, the secret the bridge's. Errors: an address cannot be
     /// bound.
     pub async fn start(options: SimOptions, protection: Protection) -> io::Result<Self> {
-        let proof = Proof::bridge(&options.secret, options.clock.clone());
+        let proof = bridge(&options.secret, options.clock.clone());
         let hook = Hook::new(proof, options.redelivery);
         let listen = options.listen;
         let (authority, tls) = certificate().map_err(io::Error::other)?;
@@ -134,6 +138,19 @@ impl State {
     fn refusal(&self, address: &str) -> Option<String> {
         locked(&self.refused).get(&address.to_ascii_lowercase()).cloned()
     }
+}
+
+/// The bridge's proof: HMAC-SHA256 over time and body.
+fn bridge(secret: &str, clock: SharedClock) -> Proof {
+    let state = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    Proof::Headers(Box::new(move |body| {
+        let time = clock.now().as_secs().to_string();
+        let mut mac = state.clone();
+        mac.update(format!("{time}.").as_bytes());
+        mac.update(body);
+        let signature = format!("t={time},v1={}", HEXLOWER.encode(&mac.finalize().into_bytes()));
+        vec![("x-gateway-signature", signature), ("content-type", "message/rfc822".to_owned())]
+    }))
 }
 
 /// An authority of our own and a server's certificate by it.

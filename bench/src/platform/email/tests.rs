@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use messaging::clock::{Clock, SystemClock, Timestamp};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -59,8 +60,6 @@ async fn submit(stream: &mut BufReader<impl AsyncRead + AsyncWrite + Unpin>, to:
     assert!(ask(stream, "DATA").await?.starts_with("354"));
     ask(stream, &mail(text)).await
 }
-
-use data_encoding::BASE64;
 
 #[tokio::test]
 async fn commands_out_of_order_are_refused() {
@@ -151,6 +150,7 @@ async fn nothing_before_tls_and_everything_after() {
 /// What the bridge posts is what the channel takes.
 #[tokio::test]
 async fn people_and_reports_come_by_the_signed_bridge() {
+    use messaging::channels::PieceKind::{Message, Status};
     use messaging::channels::{ChannelKind, Received, channel};
     use messaging::directory::SecretPair;
     use messaging::exchange::WebhookRequest;
@@ -184,7 +184,6 @@ async fn people_and_reports_come_by_the_signed_bridge() {
         assert!(pieces.iter().all(|piece| piece.handle().expose() == "mail:ada@example.com"));
         kinds.extend(pieces.iter().map(messaging::channels::Piece::kind));
     }
-    use messaging::channels::PieceKind::{Message, Status};
     assert_eq!(kinds, [Message, Message, Status]);
     assert_eq!(sim.dropped(), 0);
     sim.stop().await;
