@@ -66,7 +66,8 @@ fn part_lines(raw: &[u8]) -> usize {
 /// How often the mail may hold another one.
 fn nested(raw: &[u8]) -> usize {
     let marks: [&[u8]; 3] = [b"rfc822", b"global", b"digest"];
-    raw.windows(6).filter(|six| marks.iter().any(|mark| six.eq_ignore_ascii_case(mark))).count()
+    let begins = |six: &&[u8]| matches!(six[0] | 0x20, b'r' | b'g' | b'd');
+    raw.windows(6).filter(begins).filter(|six| marks.iter().any(|mark| six.eq_ignore_ascii_case(mark))).count()
 }
 
 fn head_of(raw: &[u8]) -> &[u8] {
