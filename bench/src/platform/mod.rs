@@ -26,6 +26,7 @@ use messaging::clock::{SharedClock, SystemClock, Timestamp};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+pub use email::EmailSim;
 pub use hook::{Posted, Redelivery};
 pub use ledger::{Call, Fate, Offered};
 pub use meta::{MetaProduct, MetaSim};
@@ -58,11 +59,11 @@ pub struct SimOptions {
     pub listen: SocketAddr,
     /// Where webhooks go; none: they wait until [`hook`](SimOptions::hook_url) is set later (see `set_hook`).
     pub hook_url: Option<String>,
-    /// What callers must present: the access token (WhatsApp) or the bot token (Telegram).
+    /// What callers must present: the access token (WhatsApp), the bot token (Telegram) or the relay's password (e-mail).
     pub credential: String,
-    /// What webhooks are signed with: the app secret (WhatsApp) or the secret token (Telegram).
+    /// What webhooks are signed with: the app secret (WhatsApp), the secret token (Telegram) or the bridge's secret (e-mail).
     pub secret: String,
-    /// The phone number id (WhatsApp); unused for Telegram, where the bot token says it.
+    /// The phone number id (WhatsApp) or who submits (e-mail); unused for Telegram, where the bot token says it.
     pub account: String,
     /// Whether and how the simulator enforces that the person wrote first (WhatsApp: the 24-hour window; Telegram: the chat exists).
     pub window: WindowRule,

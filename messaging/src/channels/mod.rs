@@ -168,7 +168,7 @@ pub trait Channel: Send + Sync {
     fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict;
 
     /// What a relay's answer means for this send.
-    fn mail_outcome(&self, _send: &Outgoing<'_>, reply: &MailReply) -> Verdict {
+    fn mail_outcome(&self, _send: &Outgoing<'_>, _account: &Account, reply: &MailReply) -> Verdict {
         Verdict::Unknown { reason: Reason::ServerError, detail: format!("smtp {}", reply.code) }
     }
 

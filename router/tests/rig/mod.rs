@@ -353,7 +353,9 @@ fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
         window_warning: hour,
         ..ChannelSettings::default()
     };
-    let mut settings = BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0))]);
+    let email = ChannelSettings { timeout: Duration::from_secs(10), per_account: 100.0, ..ChannelSettings::default() };
+    let mut settings =
+        BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0)), (ChannelKind::Email, email)]);
     for kind in [ChannelKind::Messenger, ChannelKind::Instagram] {
         settings.insert(kind, ChannelSettings { per_page: 35.0, ..of(35.0, 1.0) });
     }
@@ -401,6 +403,79 @@ impl Rig {
             dir,
             next_message: std::sync::atomic::AtomicU64::new(1),
         }
+    }
+
+    /// Adds an account of the tenant; `public` are its members, all its secrets are `secret`.
+    pub async fn add_account(&self, id: AccountId, channel: ChannelKind, public: &[(&str, &str)], secrets: &[(&str, &str)]) {
+        let (tenant, now) = (self.tenant.id(), self.clock.now());
+        let directory = self.keeper.shared().load_full();
+        let key = directory.tenant_key(self.tenant).unwrap();
+        let pair = |value: &str| SecretPair::new(Secret::new(value), now);
+        let secrets: BTreeMap<String, SecretPair> = secrets.iter().map(|(name, value)| ((*name).to_owned(), pair(value))).collect();
+        let row = AccountRow {
+            id,
+            tenant,
+            channel,
+            name: channel.name().into(),
+            api_base: None,
+            public: public.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            secrets: messaging::seal::Sealed::from_stored(key.seal_value(&account_aad(tenant, id), &secrets).into_bytes()),
+            state: AccountState::Active,
+            state_reason: None,
+            created_at: now,
+            revision: 1,
+        };
+        self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await.unwrap();
+    }
+
+    /// Puts the pieces of an authentic webhook of an account onto the log.
+    pub async fn hook(&self, id: AccountId, headers: &[(&str, &str)], body: impl Into<Bytes>) {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let (body, directory) = (body.into(), self.keeper.shared().load_full());
+        let account = directory.account(id).unwrap().clone();
+        let request = WebhookRequest { is_post: true, query: "", headers: &map, body: &body, now: self.clock.now(), fetched: None };
+        let received = messaging::channels::channel(account.channel).receive(&request, &account.verifier).unwrap();
+        let messaging::channels::Received::Pieces(pieces) = received else { panic!("no pieces") };
+        for piece in pieces {
+            let conversation = self.keyring.ids().conversation(self.tenant.id(), id, piece.handle().expose());
+            let record = Record::inbound(account.owner, account.channel, conversation, &piece, self.clock.now());
+            self.append(record, Topic::Inbound).await;
+        }
+    }
+
+    /// Sends through an account.
+    pub async fn send_from(
+        &self,
+        id: AccountId,
+        channel: ChannelKind,
+        to: &Handle,
+        content: Content,
+        reply_to: Option<MessageId>,
+    ) -> MessageId {
+        let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let message = self.keyring.ids().keyed_message(self.tenant.id(), &n.to_string());
+        let send = SendCommand {
+            message,
+            to: to.clone(),
+            content,
+            reply_to,
+            fallback: None,
+            tag: None,
+            expires_at: None,
+            not_before: None,
+            callback_data: None,
+            metadata: None,
+            fingerprint: [0; 16],
+            possible_duplicate: false,
+        };
+        let conversation = self.keyring.ids().conversation(self.tenant.id(), id, to.expose());
+        let owned = Owned { tenant: self.tenant, account: id };
+        let record = Record::command(owned, channel, conversation, &Command::Send(Box::new(send)), self.clock.now());
+        self.append(record, Topic::Outbound).await;
+        message
     }
 
     /// Every task of the router ends where it stands; the files stay.
