@@ -1,8 +1,8 @@
 //! What the CQL store costs its client: CPU per event of `apply` and `read`, in the shape of inbound events.
 //!
-//! `TRUNKLINE_TEST_CASSANDRA=host:port cargo run --release -p messaging --features scylla --example scylla_cost [seconds]`
+//! `TRUNKLINE_TEST_CASSANDRA=host:port cargo run --release -p messaging --features scylla --example scylla_cost [seconds [part of a name]]`
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use messaging::clock::{Clock, SystemClock, Timestamp};
@@ -34,16 +34,21 @@ fn id(n: u64) -> [u8; 16] {
 }
 
 /// Incompressible, as sealed values are.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..1 << 16).map(next).collect()
+}
+
 fn value(n: u64, len: usize) -> Vec<u8> {
-    let mut state = n | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
+    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(noise);
+    let start = n as usize % ((1 << 16) - len);
+    NOISE[start..start + len].to_vec()
 }
 
 fn batch(shard: u16, round: u64, now: Timestamp) -> Vec<Write> {
@@ -124,6 +129,7 @@ enum Kind {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let seconds = std::env::args().nth(1).map_or(8, |text| text.parse().expect("seconds"));
+    let only = std::env::args().nth(2).unwrap_or_default();
     let host = std::env::var("TRUNKLINE_TEST_CASSANDRA").expect("run `tests/servers up cassandra` and set what it prints");
     let base = ScyllaSettings::new(host.split(',').map(str::to_owned).collect(), format!("trunkline_cost_{}", std::process::id()));
     let base = ScyllaSettings { timeout: Duration::from_secs(20), ..base };
@@ -143,6 +149,9 @@ async fn main() {
         ("40 KiB, 30 partitions, 4 shards", with(40 * 1024, 64, 30), none, 4),
         ("one row per statement, 4 shards", with(0, 1, 1), none, 4),
     ] {
+        if !name.contains(&only) {
+            continue;
+        }
         let settings = ScyllaSettings { batches, compression, ..base.clone() };
         let store = open(settings, Arc::new(SystemClock::default())).await.expect("opens");
         measure(&format!("apply, {name}"), seconds, shards, &store, Kind::Apply, making).await;

@@ -128,6 +128,11 @@ impl Table {
         }
     }
 
+    /// Whether rows that are written together may share a partition.
+    pub(super) const fn shares_partitions(self) -> bool {
+        self.columns().len() > self.partition_columns()
+    }
+
     /// Whether its rows have a value, beside the key.
     pub(super) const fn has_value(self) -> bool {
         match self {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::Inner;
 use super::failure::Failure;
 use super::keys::{self, Cells, Table};
+use super::packs::Rows;
 use super::statements::Row;
 use crate::clock::{SharedClock, Timestamp};
 use crate::store::{Lease, Queue};
@@ -77,7 +78,7 @@ impl Inner {
     async fn sweep(&self, shard: u16, watched: &mut HashMap<Bucket, Watch>) -> Result<(), Failure> {
         let now = self.clock.now();
         watched.retain(|(of, ..), watch| *of != shard || watch.next.plus(SETTLED * PATIENCE) > now);
-        let mut empty = Vec::new();
+        let mut empty = Rows::default();
         for (queue, bucket) in self.later_buckets(shard).await? {
             let end = keys::later_bucket_end(queue, bucket);
             if end.plus(SETTLED) > now {

@@ -1,6 +1,6 @@
 //! `apply`: a batch as waves of requests.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 use futures_util::StreamExt;
@@ -8,9 +8,9 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Inner;
 use super::failure::Failure;
-use super::keys::{self, Table};
+use super::keys::{self, Cells, Table};
 use super::marks::{INDEX_MARGIN, Mark};
-use super::packs::pack;
+use super::packs::Rows;
 use super::replicas::Replicas;
 use super::settings::Retention;
 use super::statements::{Put, Row};
@@ -61,57 +61,45 @@ impl Inner {
         }
         let now = self.clock.now();
         let stamps = self.stamps.draw(now, batch.iter().map(|write| write.at));
-        let (mut waves, lasting) = self.rows(batch, &stamps, now);
-        for rows in &mut waves {
+        let mut waves = self.rows(batch, &stamps, now);
+        for rows in &mut waves.rows {
             self.send(rows).await?;
         }
-        self.marks.note(lasting);
+        self.marks.note(waves.lasting);
         Ok(())
     }
 
     /// Writes a batch with the write times given, all of it side by side: for what a journal makes one.
     pub(super) async fn write_at_once(&self, batch: &[Write], stamps: &[i64], now: Timestamp) -> Result<(), Failure> {
-        let (waves, lasting) = self.rows(batch, stamps, now);
-        let mut rows: Vec<Row<'_>> = waves.into_iter().flatten().collect();
+        let waves = self.rows(batch, stamps, now);
+        let mut rows = Rows::default();
+        waves.rows.into_iter().for_each(|wave| rows.append(wave));
         self.send(&mut rows).await?;
-        self.marks.note(lasting);
+        self.marks.note(waves.lasting);
         Ok(())
     }
 
-    /// The rows of a batch, wave by wave, and the buckets that they mark.
-    fn rows<'a>(&self, batch: &'a [Write], stamps: &[i64], now: Timestamp) -> ([Vec<Row<'a>>; Wave::COUNT], Marked) {
-        let mut last = HashMap::<&Key, usize, RandomState>::with_capacity_and_hasher(batch.len(), RandomState::default());
-        for (n, write) in batch.iter().enumerate() {
-            last.insert(&write.key, n);
-        }
+    /// The rows of a batch, wave by wave, and the index rows that will not be written again.
+    fn rows<'a>(&self, batch: &'a [Write], stamps: &[i64], now: Timestamp) -> Waves<'a> {
         let replicas = Replicas::of(self.session.get_cluster_state(), &self.keyspace);
-        let mut marked = self.new_buckets(batch, now);
-        let mut waves: [Vec<Row<'_>>; Wave::COUNT] = Default::default();
-        for (n, (write, stamp)) in batch.iter().zip(stamps.iter().copied()).enumerate() {
-            if last[&write.key] != n {
+        let mut buckets = self.new_buckets(batch, now);
+        let mut waves: [Rows<'_>; Wave::COUNT] = Default::default();
+        // From the end, so that the last write of a row is met first.
+        let mut seen = HashSet::<&Key, RandomState>::with_capacity_and_hasher(batch.len(), RandomState::default());
+        for (write, stamp) in batch.iter().zip(stamps.iter().copied()).rev() {
+            if !seen.insert(&write.key) {
                 continue;
             }
             let rows = &mut waves[wave(write) as usize];
+            let put = |table: Table, value| Put { value, ttl: self.expiry.0[table.index()] };
             let (table, cells) = keys::row_of(&write.key);
-            let put = |table: Table, value: &'a [u8]| Put { value, ttl: self.expiry.0[table.index()] };
-            rows.push(Row {
-                table,
-                cells,
-                put: write.value.as_deref().map(|value| put(table, value)),
-                stamp,
-                replicas: replicas.of_row(table, &cells),
-            });
-            let Some((index, cells)) = keys::index_of(&write.key) else { continue };
-            let wanted = match write.value {
-                Some(_) => marked.fresh.remove(&Mark::of(index, &cells)),
-                None => deletes_index(index),
-            };
-            if wanted {
-                let put = write.value.is_some().then(|| put(index, &[]));
-                rows.push(Row { table: index, cells, put, stamp, replicas: replicas.of_row(index, &cells) });
-            }
+            let value = write.value.as_deref().map(|value| put(table, value));
+            rows.push(Row { table, cells, put: value, stamp, replicas: replicas.of_row(table, &cells) });
+            let Some((index, cells)) = buckets.needed(write) else { continue };
+            let value = write.value.is_some().then(|| put(index, &[]));
+            rows.push(Row { table: index, cells, put: value, stamp, replicas: replicas.of_row(index, &cells) });
         }
-        (waves, marked.lasting)
+        Waves { rows: waves, lasting: buckets.lasting }
     }
 
     /// The index rows that this batch must write.
@@ -144,9 +132,8 @@ impl Inner {
     }
 
     /// Sends the rows of a wave, many requests at once, and waits for all acknowledgements.
-    pub(super) async fn send(&self, rows: &mut [Row<'_>]) -> Result<(), Failure> {
-        let packs = pack(rows, &self.limits);
-        let rows = &*rows;
+    pub(super) async fn send(&self, rows: &mut Rows<'_>) -> Result<(), Failure> {
+        let packs = rows.pack(&self.limits);
         let mut under_way = FuturesUnordered::new();
         for pack in packs {
             if under_way.len() >= IN_FLIGHT_PER_BATCH
@@ -154,7 +141,7 @@ impl Inner {
             {
                 let _: () = done?;
             }
-            under_way.push(self.send_pack(&rows[pack]));
+            under_way.push(self.send_pack(pack));
         }
         while let Some(done) = under_way.next().await {
             done?;
@@ -170,6 +157,13 @@ impl Inner {
     }
 }
 
+/// A batch as rows.
+struct Waves<'a> {
+    rows: [Rows<'a>; Wave::COUNT],
+    /// Index rows that need not be written again once these are.
+    lasting: Marked,
+}
+
 /// Index rows of a batch.
 #[derive(Debug, Default)]
 struct Buckets {
@@ -177,6 +171,21 @@ struct Buckets {
     fresh: Marked,
     /// Of these, those that need not be written again.
     lasting: Marked,
+}
+
+impl Buckets {
+    /// The index row that goes with a write; each once.
+    fn needed(&mut self, write: &Write) -> Option<(Table, Cells)> {
+        if write.value.is_some() && self.fresh.is_empty() {
+            return None;
+        }
+        let (index, cells) = keys::index_of(&write.key)?;
+        let needed = match write.value {
+            Some(_) => self.fresh.remove(&Mark::of(index, &cells)),
+            None => deletes_index(index),
+        };
+        needed.then_some((index, cells))
+    }
 }
 
 #[cfg(test)]
