@@ -66,3 +66,27 @@ fn token(table: Table, cells: &Cells) -> Token {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::row_of;
+    use super::*;
+    use crate::ids::{ConversationId, TenantId};
+    use crate::state::FeedPosition;
+    use crate::store::{Key, Queue};
+
+    #[test]
+    fn tokens_are_those_of_the_servers() {
+        let tenant = TenantId([5; 16]);
+        // As Cassandra 5.0.5 answers `SELECT token(...)`.
+        for (key, expected) in [
+            (Key::Conversation(tenant, ConversationId([1; 16])), 9_163_048_022_412_152_601),
+            (Key::Event(tenant, FeedPosition { shard: 3, order: 2 << 17 }), 1_434_295_070_464_901_675),
+            (Key::Progress(7), 1_634_052_884_888_577_606),
+            (Key::Later(1, Queue::Timers, 7), 1_105_272_041_802_067_491),
+        ] {
+            let (table, cells) = row_of(&key);
+            assert_eq!(token(table, &cells).value(), expected, "{key:?}");
+        }
+    }
+}
