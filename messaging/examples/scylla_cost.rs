@@ -12,6 +12,10 @@ use messaging::store::scylla::migrations::{self, Replication};
 use messaging::store::scylla::{BatchLimits, Compression, ScyllaSettings, open};
 use messaging::store::{Durability, Key, Store, Write};
 
+/// As in the program: a quarter of the cost is memory that comes and goes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EVENTS: u64 = 256;
 const CONVERSATIONS: u64 = 200;
 const TENANT: TenantId = TenantId([1; 16]);
