@@ -36,7 +36,7 @@ fn what_an_admission_costs() {
     let clock = || Arc::new(SystemClock::default());
     let settings = RedisSettings { time: TimeSource::Server, ..settings(&shared_redis()) };
     let own = RedisSettings { own: vec![BudgetScope::Account], ..settings.clone() };
-    for (keys, rate) in [(1, 2e7), (10_000, 2e3), (100_000, 2e2)] {
+    for (keys, rate) in [(100, 1e5), (10_000, 2e3), (100_000, 2e3)] {
         measure("local", &*open_local(clock()), keys, rate);
         measure("redis, own scope", &*runtime.block_on(open(own.clone(), clock())), keys, rate);
         measure("redis, leased", &*runtime.block_on(open(settings.clone(), clock())), keys, rate);

@@ -124,6 +124,12 @@ mod tests {
         BudgetKey { scope: BudgetScope::Account, owner: bytes }
     }
 
+    #[test]
+    fn a_key_is_small() {
+        assert!(size_of::<Lease>() <= 256, "{} bytes a key", size_of::<Lease>());
+        println!("{} bytes a key", size_of::<Lease>());
+    }
+
     fn count(leases: &Leases) -> usize {
         leases.scopes.iter().flatten().map(|shard| shard.lock().unwrap().leases.len()).sum()
     }
