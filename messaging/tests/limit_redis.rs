@@ -2,6 +2,7 @@
 #![cfg(feature = "redis")]
 
 mod limit_redis {
+    mod cost;
     mod outages;
     mod places;
     mod recent;

@@ -1,7 +1,8 @@
 //! Each form of address, against the real thing.
 
 use messaging::limit::Limit;
-use messaging::limit::redis::RedisSettings;
+use messaging::limit::redis::{RedisSettings, RedisTls};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::support::*;
 
@@ -58,6 +59,74 @@ async fn a_cluster_routes_by_key() {
     assert!(process.goes(account(1, 1.0, 2)));
     server.call(&["SCRIPT", "FLUSH"]);
     assert!(process.goes(account(1, 1.0, 2)) && !process.goes(account(1, 1.0, 2)), "forgotten scripts are told again");
+}
+
+/// An authority, and certificates that it signs.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn root(&self) -> Vec<u8> {
+        pem("CERTIFICATE", self.0.der())
+    }
+
+    /// A certificate for this name, and its key.
+    fn sign(&self, name: &str) -> (Vec<u8>, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        // With the authority's own name OpenSSL takes it for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+    let text = data_encoding::BASE64.encode(der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n")).into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_proves_both_sides() {
+    let (ours, strangers) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = ours.sign("127.0.0.1");
+    let file = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let port = free_port();
+    let server = Server::start_at(
+        port,
+        &[
+            "port 0",
+            &format!("tls-port {port}"),
+            &format!("tls-cert-file {}", file("server.pem", &certificate)),
+            &format!("tls-key-file {}", file("server.key", &key)),
+            &format!("tls-ca-cert-file {}", file("root.pem", &ours.root())),
+            "tls-auth-clients yes",
+        ],
+    );
+    let settings = settings(&format!("rediss://127.0.0.1:{}", server.port));
+    let good = RedisTls { root: Some(ours.root()), client: Some(ours.sign("router")) };
+    works(RedisSettings { tls: good.clone(), ..settings.clone() }).await;
+    let bad = [
+        ("the server's authority is another", RedisTls { root: Some(strangers.root()), ..good.clone() }),
+        ("it is none of the web's", RedisTls { root: None, ..good.clone() }),
+        ("ours is another", RedisTls { client: Some(strangers.sign("router")), ..good.clone() }),
+        ("we show none", RedisTls { client: None, ..good }),
+    ];
+    for (why, tls) in bad {
+        let process = Process::open(RedisSettings { tls, ..settings.clone() }, clock()).await;
+        assert!(process.limit.degraded(), "{why}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,8 +136,7 @@ pub struct Server {
 impl Server {
     /// Starts one with these options, one line of its configuration each.
     pub fn start(options: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
-        Self::start_at(port, options)
+        Self::start_at(free_port(), options)
     }
 
     pub fn start_at(port: u16, options: &[&str]) -> Self {
@@ -202,6 +201,11 @@ impl Server {
     pub fn call(&self, words: &[&str]) -> redis::Value {
         call(&self.address(), words)
     }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
 /// A command to a server.

@@ -14,9 +14,10 @@
 //!   admission costs up to a round trip.
 //! * **A hold** counts in this process at once. Another one learns of it with its next lease call for the key: when its block is used
 //!   up, so after 150 ms of the rate at full use, and never later than 0.9 s. The standby units of a key that was idle may go first.
-//! * **Redis away** (no connection, an error, read only, or three writes in a row unanswered): [`Degraded`] says what happens. It is
-//!   found out within half a second without any traffic. What was admitted meanwhile is reported when Redis is back, so that a Redis
-//!   that forgot or slept through it does not grant the burst again; where it cannot be known, it is one burst more and not two.
+//! * **Redis away** (no connection, an error, read only, or three writes in a row unanswered): [`Degraded`] says what happens. Without
+//!   any traffic a broken connection is noticed within half a second and a silent one within two; connecting is tried at least every two
+//!   seconds. What was admitted meanwhile is reported when Redis is back, so that a Redis that forgot or slept through it does not grant
+//!   the burst again to those who were there; whatever gets lost, it is one burst more and not two.
 //! * **What only one process admits** need not be shared: see [`RedisSettings::own`].
 //!
 //! Keys in Redis are `<prefix>:<scope>:<hex of the owner>` and end by themselves once the bucket is full again. Redis 5 or later; one
