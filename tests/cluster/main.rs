@@ -1,16 +1,13 @@
 //! Faults of an installation of several processes on the real servers. One test at a time: they stop servers that all share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use system_tests::load::{Load, judge, platforms};
+use system_tests::load::{Load, judge, platforms, until_it_flows};
 use system_tests::servers::{Outage, Server, Servers};
 use system_tests::{Setup, System, quick};
 use tokio::sync::RwLock;
-
-/// Longest wait for a backlog to go.
-const BACKLOG: Duration = Duration::from_secs(60);
 
 type Shared = Arc<RwLock<System>>;
 
@@ -33,23 +30,6 @@ async fn finish(system: Shared, load: Load) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     judge(&system, sends).await;
-}
-
-/// Waits until a message that is written now arrives at the subscriber. Gives how long that took.
-async fn until_it_flows(system: &Shared, phone: &str) -> Duration {
-    let begun = Instant::now();
-    loop {
-        let text = format!("probe {}", begun.elapsed().as_millis());
-        system.read().await.whatsapp.customer_writes(phone, &text).await;
-        for _ in 0..40 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let arrived = system.read().await.inbox.received();
-            if arrived.iter().any(|received| String::from_utf8_lossy(&received.body).contains(&text)) {
-                return begun.elapsed();
-            }
-        }
-        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}", begun.elapsed());
-    }
 }
 
 /// kill -9 of gateways and routers in turn, under load.
@@ -128,7 +108,7 @@ async fn away(server: Server, run: u32, how: Outage) {
     let away = servers.take_away(server, how).await;
     tokio::time::sleep(Duration::from_secs(pause)).await;
     away.end().await;
-    let took = until_it_flows(&system, "15550777").await;
+    let took = until_it_flows(&system, run).await;
     println!("{server:?} away for {pause} s: it flows again after {took:?}");
     finish(system, load).await;
 }

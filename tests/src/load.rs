@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench::checker::{self, Answer, End, History, Operation};
 use bench::mark::Mark;
@@ -14,6 +14,10 @@ use crate::{System, fast};
 
 /// Customers who write.
 const CONVERSATIONS: u32 = 12;
+/// The conversation of the probes.
+const PROBED: u32 = CONVERSATIONS;
+/// Longest wait for a backlog to go.
+const BACKLOG: Duration = Duration::from_secs(60);
 
 /// Loads a system in the background: customers write, the merchant answers each, with idempotency keys and retries until accepted.
 pub struct Load {
@@ -45,6 +49,24 @@ impl Load {
         }
         sends
     }
+}
+
+/// Waits until a message that is written now arrives at the subscriber. Gives how long that took.
+pub async fn until_it_flows(system: &tokio::sync::RwLock<System>, run: u32) -> Duration {
+    let begun = Instant::now();
+    for sequence in 1.. {
+        let mark = Mark::inbound(run, PROBED, sequence).to_string();
+        system.read().await.whatsapp.customer_writes(&phone(PROBED), &mark).await;
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let arrived = system.read().await.inbox.received();
+            if arrived.iter().any(|received| String::from_utf8_lossy(&received.body).contains(&mark)) {
+                return begun.elapsed();
+            }
+        }
+        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}", begun.elapsed());
+    }
+    unreachable!("the backlog's limit ends the loop")
 }
 
 async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool>, run: u32, conversation: u32) -> Vec<Operation> {
@@ -90,7 +112,11 @@ async fn ends_of(system: &System, sends: &[Operation]) -> Vec<End> {
         let id = send.id.clone().expect("an accepted send has an id");
         let mut last = Value::Null;
         for _ in 0..600 {
-            last = system.get(&format!("/v1/messages/{id}")).await;
+            // A store that has just come back may refuse for a moment.
+            let reply = system.try_call("GET", &format!("/v1/messages/{id}"), &[], "").await;
+            if let Some(reply) = reply.filter(|reply| reply.status == 200) {
+                last = serde_json::from_slice(&reply.body).expect("JSON");
+            }
             if matches!(last["status"].as_str(), Some("read" | "failed" | "unknown")) {
                 break;
             }
