@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::load::{Load, judge, platforms, until_it_flows};
+use system_tests::load::{Load, Spread, judge, platforms, until_it_flows};
 use system_tests::servers::{Outage, Server, Servers};
 use system_tests::{Setup, System, quick};
 use tokio::sync::RwLock;
@@ -38,7 +38,7 @@ async fn killed_in_turn() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 4 } else { 30 };
     let system = start(2, 2).await;
-    let load = Load::start(&system, 11);
+    let load = Load::start(&system, 11, Spread::EachCall);
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(700 + 211 * (round % 5))).await;
         let mut system = system.write().await;
@@ -64,7 +64,7 @@ async fn routers_come_and_go() {
     let _turn = TURN.lock().await;
     let (rounds, pause) = if quick() { (1, 5) } else { (3, 15) };
     let system = start(1, 3).await;
-    let load = Load::start(&system, 12);
+    let load = Load::start(&system, 12, Spread::EachCall);
     for _ in 0..rounds {
         for name in ["router-2", "router-3"] {
             system.write().await.member(name).stop().await;
@@ -84,7 +84,7 @@ async fn a_paused_router_comes_too_late() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 1 } else { 3 };
     let system = start(1, 2).await;
-    let load = Load::start(&system, 13);
+    let load = Load::start(&system, 13, Spread::EachCall);
     for round in 0..rounds {
         let name = if round % 2 == 0 { "router-1" } else { "router-2" };
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -102,7 +102,7 @@ async fn away(server: Server, run: u32, how: Outage) {
     let _turn = TURN.lock().await;
     let pause = if quick() { 12 } else { 60 };
     let system = start(2, 2).await;
-    let load = Load::start(&system, run);
+    let load = Load::start(&system, run, if server == Server::Kafka { Spread::Pinned } else { Spread::EachCall });
     tokio::time::sleep(Duration::from_secs(3)).await;
     let servers = Servers::of_run();
     let away = servers.take_away(server, how).await;

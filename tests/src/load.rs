@@ -14,10 +14,21 @@ use crate::{System, fast};
 
 /// Customers who write.
 const CONVERSATIONS: u32 = 12;
+/// Between two sends of a conversation: so that the load stays below what a small installation carries, and a backlog can go.
+const PAUSE: Duration = Duration::from_millis(40);
 /// The conversation of the probes.
 const PROBED: u32 = CONVERSATIONS;
 /// Longest wait for a backlog to go.
 const BACKLOG: Duration = Duration::from_secs(60);
+
+/// Which gateway takes a conversation's sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// Another one with each call.
+    EachCall,
+    /// The same one always: two gateways that spool do not know of each other, so that order holds for each by itself.
+    Pinned,
+}
 
 /// Loads a system in the background: customers write, the merchant answers each, with idempotency keys and retries until accepted.
 pub struct Load {
@@ -31,11 +42,11 @@ fn phone(conversation: u32) -> String {
 
 impl Load {
     /// Begins.
-    pub fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32) -> Self {
+    pub fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32, spread: Spread) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..CONVERSATIONS).map(|conversation| {
             let (system, stop) = (system.clone(), stop.clone());
-            tokio::spawn(converse(system, stop, run, conversation))
+            tokio::spawn(converse(system, stop, run, conversation, spread))
         });
         Self { tasks: tasks.collect(), stop }
     }
@@ -64,12 +75,18 @@ pub async fn until_it_flows(system: &tokio::sync::RwLock<System>, run: u32) -> D
                 return begun.elapsed();
             }
         }
-        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}\n{}", begun.elapsed(), system.read().await.last_lines());
     }
     unreachable!("the backlog's limit ends the loop")
 }
 
-async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool>, run: u32, conversation: u32) -> Vec<Operation> {
+async fn converse(
+    system: Arc<tokio::sync::RwLock<System>>,
+    stop: Arc<AtomicBool>,
+    run: u32,
+    conversation: u32,
+    spread: Spread,
+) -> Vec<Operation> {
     let mut sends = Vec::new();
     let mut sequence = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -84,7 +101,11 @@ async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool
             let reply = {
                 let system = system.read().await;
                 let body = system.text(&phone(conversation), &mark.to_string()).to_string();
-                system.try_call("POST", "/v1/messages", &[("idempotency-key", &key)], &body).await
+                let headers = [("idempotency-key", key.as_str())];
+                match spread {
+                    Spread::EachCall => system.try_call("POST", "/v1/messages", &headers, &body).await,
+                    Spread::Pinned => system.try_call_at(conversation as usize, "POST", "/v1/messages", &headers, &body).await,
+                }
             };
             let Some(reply) = reply else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -100,7 +121,7 @@ async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool
             sends.push(Operation { mark, begun_us, answered_us: bench::monotonic_us(), answer, id });
             break;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     sends
 }
