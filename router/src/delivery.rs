@@ -10,7 +10,7 @@ use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
 use messaging::metrics;
 
 use crate::egress::{CallError, ErrorKind, Sent};
-use crate::lane::Lane;
+use crate::lane::{Lane, LeaseClock};
 use crate::plan::{Delivery, TailLine, Task, TaskEnd, Work};
 
 /// How long a paused endpoint's deliveries wait before it is looked at again.
@@ -36,12 +36,16 @@ pub fn admit(lane: &Lane, id: EndpointId) -> Option<(Duration, bool)> {
 }
 
 /// One try.
-pub async fn attempt(lane: &Lane, task: &Task) -> TaskEnd {
+pub async fn attempt(lane: &Lane, task: &Task, lease: &LeaseClock) -> TaskEnd {
     let Work::Deliver(delivery) = &task.work else { return TaskEnd::Withdrawn };
     let endpoint = lane.parts.directory.load().endpoint(delivery.endpoint).cloned();
     let Some(endpoint) = endpoint else { return TaskEnd::EndpointGone };
     if endpoint.row.state == EndpointState::Disabled {
         return TaskEnd::EndpointGone;
+    }
+    // The last look before the socket: what a router that was paused past its lease still had in hand, its successor has delivered.
+    if !lease.holds(lane.parts.clock.monotonic()) {
+        return TaskEnd::Deferred { until: lane.parts.clock.now(), whole: false };
     }
     let settings = &lane.parts.webhooks;
     let timeout = if endpoint.row.timeout_ms == 0 { settings.timeout } else { Duration::from_millis(endpoint.row.timeout_ms) };

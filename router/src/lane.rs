@@ -248,7 +248,7 @@ impl Lane {
                 let Job { task, ticket, owner, lease } = job;
                 let guard = EndGuard { ticket, owner: owner.clone(), ended: false };
                 let end = match lane.destination {
-                    Destination::Endpoint(_) => delivery::attempt(&lane, &task).await,
+                    Destination::Endpoint(_) => delivery::attempt(&lane, &task, &lease).await,
                     Destination::Account(_) => send::attempt(&lane, &task, ticket, &owner, &lease).await,
                 };
                 drop(slot);
