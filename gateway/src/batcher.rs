@@ -58,7 +58,8 @@ impl Ticket {
 /// Of two errors the one to answer with: a request that may succeed later is to come again.
 fn worse(one: Option<AppendError>, other: AppendError) -> AppendError {
     let rank = |error: &AppendError| match error {
-        AppendError::Closed => 3,
+        AppendError::Closed => 4,
+        AppendError::Away => 3,
         AppendError::Full => 2,
         AppendError::Partition => 1,
         AppendError::TooLarge { .. } => 0,

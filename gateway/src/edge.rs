@@ -9,11 +9,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use hyper::body::Incoming;
+use messaging::channels::meta::signed_request::Callback;
 use messaging::metrics::{self, CodeClass, Listener, Route as Label, ShedReason};
 
 use crate::admin;
 use crate::api::{self, Call};
 use crate::body::{self, BodyError};
+use crate::callbacks;
 use crate::hooks;
 use crate::options::{HEADER_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX};
 use crate::problem::{self, Code, Problem};
@@ -130,6 +132,9 @@ async fn public(
     *label = route.label;
     match (route.handler, route.access) {
         (Handler::Hook, _) => Ok(hooks::handle(worker, &head, params, incoming, started).await),
+        (Handler::DataDeletion, _) => Ok(callbacks::handle(worker, Callback::DataDeletion, params[0], incoming).await),
+        (Handler::Deauthorize, _) => Ok(callbacks::handle(worker, Callback::Deauthorize, params[0], incoming).await),
+        (Handler::DeletionPage, _) => callbacks::page(params[0]).ok_or_else(Problem::not_found),
         (Handler::ProblemPage, _) => Code::from_name(params[0]).map(problem::page).ok_or_else(Problem::not_found),
         (_, Access::Key(scope)) => {
             let mut call = Call::authenticate(worker, &head.headers, request_id, started, scope)?;

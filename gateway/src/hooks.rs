@@ -218,7 +218,7 @@ async fn append(worker: &Worker, batch: Batch, started: Instant) -> Reply {
             batch.answer.map_or_else(|| reply::empty(StatusCode::OK), with_body)
         }
         Err(AppendError::TooLarge { .. }) => refuse(Some(kind), IngressRejection::TooLarge, closing(413)),
-        Err(error @ (AppendError::Full | AppendError::Closed | AppendError::Partition)) => {
+        Err(error @ (AppendError::Full | AppendError::Away | AppendError::Closed | AppendError::Partition)) => {
             tracing::debug!(%error, channel = kind.name(), "a webhook was refused because the log does not take records");
             metrics::HTTP_SHED.at([worker.listener.index(), ShedReason::LogFull.index()]).increment(1);
             let mut reply = bare(batch.channel.refusal_cost().status);

@@ -13,6 +13,7 @@ pub mod admin;
 mod api;
 mod batcher;
 mod body;
+mod callbacks;
 mod edge;
 mod fetched;
 mod hooks;

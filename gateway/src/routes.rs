@@ -64,6 +64,9 @@ pub enum BodyLimit {
 #[allow(missing_docs, reason = "the table below says what each does")]
 pub enum Handler {
     Hook,
+    DataDeletion,
+    Deauthorize,
+    DeletionPage,
     ProblemPage,
     Send,
     SendBatch,
@@ -142,6 +145,9 @@ use Verb::{Delete, Get, Patch, Post};
 pub const ROUTES: &[Route] = &[
     open(Get, "/hooks/{channel}/{account}", BodyLimit::Hook, Handler::Hook, Label::Hooks),
     open(Post, "/hooks/{channel}/{account}", BodyLimit::Hook, Handler::Hook, Label::Hooks),
+    open(Post, "/hooks/meta/{account}/data-deletion", BodyLimit::Api, Handler::DataDeletion, Label::Hooks),
+    open(Post, "/hooks/meta/{account}/deauthorize", BodyLimit::Api, Handler::Deauthorize, Label::Hooks),
+    open(Get, "/deletion/{code}", BodyLimit::Api, Handler::DeletionPage, Label::Docs),
     open(Get, "/problems/{code}", BodyLimit::Api, Handler::ProblemPage, Label::Docs),
     // Messages
     keyed(Post, "/v1/messages", MessagesSend, Handler::Send, Label::Messages),

@@ -101,11 +101,32 @@ impl fmt::Debug for MailSubmission {
     }
 }
 
+/// Where a submission stood when the relay gave its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailStep {
+    /// The greeting, `EHLO` or `STARTTLS`.
+    Greeting,
+    /// `AUTH`.
+    Auth,
+    /// `MAIL FROM`.
+    Sender,
+    /// `RCPT TO` of the message's own recipient.
+    Recipient,
+    /// `RCPT TO` of another one. Nothing was sent to anybody.
+    Copy,
+    /// `DATA`.
+    Data,
+    /// The mail itself.
+    Content,
+}
+
 /// A relay's last answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailReply {
     /// The code: 250, 451, 550 …
     pub code: u16,
+    /// To what it answered.
+    pub step: MailStep,
     /// Its text, shortened. May name the recipient: not for logs.
     pub text: String,
     /// Whether the mail's last byte had been written before this answer: a broken connection after it is of unknown fate.

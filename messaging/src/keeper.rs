@@ -1,11 +1,12 @@
 //! Keeps the directory's snapshot true: loads it from the store, looks for a new version once a second, and changes it by
 //! compare-and-swap, so that two administrators never overwrite each other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::directory::{Directory, DirectoryRow, SharedDirectory};
 use crate::seal::Keyring;
-use crate::store::{Store, StoreError};
+use crate::store::{DirectoryRows, Store, StoreError};
 
 /// How often a change is tried again when another came first.
 const CHANGE_TRIES: usize = 8;
@@ -43,12 +44,60 @@ pub struct DirectoryKeeper {
     store: Arc<dyn Store>,
     keyring: Keyring,
     shared: SharedDirectory,
+    /// Where the rows are kept for a start without the store; secrets in them are sealed.
+    copy: Option<Arc<PathBuf>>,
 }
+
+/// What the copy on disk holds.
+type Copy = (u64, DirectoryRows);
 
 impl DirectoryKeeper {
     /// Over a store. The snapshot is empty until the first `refresh`.
     pub fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
-        Self { store, keyring, shared: SharedDirectory::default() }
+        Self { store, keyring, shared: SharedDirectory::default(), copy: None }
+    }
+
+    /// Keeps a copy of every snapshot in a file, for a start while the store is away.
+    pub fn with_copy(self, file: PathBuf) -> Self {
+        Self { copy: Some(Arc::new(file)), ..self }
+    }
+
+    /// Takes the snapshot from the copy on disk. Says whether there was one.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn load_copy(&self) -> std::io::Result<bool> {
+        let Some(file) = &self.copy else { return Ok(false) };
+        let bytes = match std::fs::read(&**file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let Ok((version, rows)) = postcard::from_bytes::<Copy>(&bytes) else {
+            tracing::error!(file = %file.display(), "the copy of the directory is damaged or of another version, left out");
+            return Ok(false);
+        };
+        self.take(version, &rows);
+        Ok(true)
+    }
+
+    /// Writes the copy, whole or not at all.
+    async fn write_copy(&self, version: u64, rows: DirectoryRows) {
+        let Some(file) = self.copy.clone() else { return };
+        let written = tokio::task::spawn_blocking(move || {
+            let bytes = postcard::to_stdvec::<Copy>(&(version, rows)).expect("our own types serialise");
+            let fresh = file.with_extension("new");
+            std::fs::write(&fresh, bytes)?;
+            std::fs::File::open(&fresh)?.sync_all()?;
+            std::fs::rename(&fresh, &**file)
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the copy of the directory is not written: a start without the store shows an older one")
+            }
+            Err(_) => tracing::error!("writing the copy of the directory panicked"),
+        }
     }
 
     /// The snapshot that this keeper keeps.
@@ -68,9 +117,15 @@ impl DirectoryKeeper {
 
     async fn reload(&self) -> Result<(), StoreError> {
         let (version, rows) = self.store.directory().await?;
+        self.take(version, &rows);
+        self.write_copy(version, rows).await;
+        Ok(())
+    }
+
+    fn take(&self, version: u64, rows: &DirectoryRows) {
         let mut decoded = Vec::with_capacity(rows.len());
         for (id, bytes) in rows {
-            match postcard::from_bytes::<DirectoryRow>(&bytes) {
+            match postcard::from_bytes::<DirectoryRow>(bytes) {
                 Ok(row) => decoded.push(row),
                 Err(_) => tracing::error!(id, "directory row of another version or damaged, left out"),
             }
@@ -80,7 +135,6 @@ impl DirectoryKeeper {
             tracing::error!(id, "directory row does not open, left out");
         }
         self.shared.swap(directory);
-        Ok(())
     }
 
     /// Makes a change: `edit` sees the newest snapshot and says which rows change; it is asked again when another change came

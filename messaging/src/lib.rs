@@ -16,6 +16,7 @@ pub mod limit;
 pub mod log;
 pub mod metrics;
 pub mod outcome;
+pub mod recent;
 pub mod record;
 pub mod seal;
 pub mod state;

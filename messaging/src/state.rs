@@ -61,6 +61,10 @@ pub struct Conversation {
     pub free_sent: u32,
     /// Our newest messages that are not known to be read, oldest first: what a watermark moves.
     pub awaiting: Vec<Awaiting>,
+    /// What was sent until then reached the person: a message whose answer comes after its watermark is moved by this.
+    pub delivered_upto: Timestamp,
+    /// What was sent until then was read.
+    pub read_upto: Timestamp,
 }
 
 /// One of our messages that a watermark may move.
@@ -135,6 +139,8 @@ impl Conversation {
             opened_at: Timestamp::ZERO,
             free_sent: 0,
             awaiting: Vec::new(),
+            delivered_upto: Timestamp::ZERO,
+            read_upto: Timestamp::ZERO,
         }
     }
 

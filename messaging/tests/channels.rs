@@ -15,11 +15,14 @@ use support::{account, fixture_names, settings, vectors};
 
 const HOUR: u64 = 3_600;
 
+/// Hours of the window, cap, tags with their days.
+type Window = (u64, Option<u32>, &'static [(&'static str, u64)]);
+
 /// What a channel's rules must say, by its dossier.
 struct Rules {
     kind: ChannelKind,
-    /// Hours of the window, cap, tags with their days; none: no window.
-    window: Option<(u64, Option<u32>, &'static [(&'static str, u64)])>,
+    /// None: no window.
+    window: Option<Window>,
     /// Scopes of the budgets of a text, narrowest first.
     budgets: &'static [BudgetScope],
     /// Seconds: deadline, redelivered for; then when it punishes (seconds, refusals in a row).
@@ -173,4 +176,136 @@ fn fixtures_and_vectors_of_both_kinds() {
             assert!(verdicts.contains(wanted), "{} has no {wanted} signature: {verdicts:?}", kind.name());
         }
     }
+}
+
+/// The root of the workspace.
+fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Whether the channel's folder says that it is not there yet.
+fn is_filled(kind: ChannelKind) -> bool {
+    let source = root().join("messaging/src/channels").join(kind.name()).join("mod.rs");
+    !std::fs::read_to_string(source).unwrap().contains("NOT FILLED YET")
+}
+
+/// Where a channel is simulated: both of Meta's in one folder.
+fn simulator(kind: ChannelKind) -> &'static str {
+    match kind {
+        ChannelKind::Whatsapp => "whatsapp",
+        ChannelKind::Telegram => "telegram",
+        ChannelKind::Messenger | ChannelKind::Instagram => "meta",
+        ChannelKind::Tiktok => "tiktok",
+        ChannelKind::Discord => "discord",
+        ChannelKind::Email => "email",
+        ChannelKind::Woocommerce => "woocommerce",
+    }
+}
+
+#[test]
+fn what_is_filled_has_a_simulator_and_refuses_forgeries() {
+    for kind in ChannelKind::ALL.iter().copied().filter(|kind| is_filled(*kind)) {
+        let source = root().join("bench/src/platform").join(simulator(kind)).join("mod.rs");
+        let text = std::fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        assert!(!text.contains("NOT FILLED YET"), "{} has no simulator", kind.name());
+        let body = bytes::Bytes::from_static(b"{}");
+        let with_secrets = secrets_of(kind);
+        let members: Vec<(&str, &str)> = with_secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let refused = support::post(kind, &[], &body, &account(kind, &members).verifier);
+        assert!(refused.is_err(), "{} takes what nobody signed", kind.name());
+    }
+}
+
+/// Something in every secret member, and in the public ones that decide how a request is judged.
+fn secrets_of(kind: ChannelKind) -> Vec<(&'static str, String)> {
+    let secrets = channel(kind).fields().iter().filter(|field| field.secret).map(|field| (field.name, "s3cret".to_owned()));
+    let beside = match kind {
+        ChannelKind::Email => vec![("provider", "mailgun".to_owned())],
+        ChannelKind::Discord => vec![("public_key", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".to_owned())],
+        ChannelKind::Whatsapp
+        | ChannelKind::Telegram
+        | ChannelKind::Messenger
+        | ChannelKind::Instagram
+        | ChannelKind::Tiktok
+        | ChannelKind::Woocommerce => Vec::new(),
+    };
+    secrets.chain(beside).collect()
+}
+
+/// One plain example of each content that can go out.
+const SENDS: [(&str, &str); 14] = [
+    ("text", r#"{"text":{"body":"hi"}}"#),
+    ("image", r#"{"image":{"link":"https://a.example/1.jpg"}}"#),
+    ("video", r#"{"video":{"link":"https://a.example/1.mp4"}}"#),
+    ("audio", r#"{"audio":{"link":"https://a.example/1.mp3"}}"#),
+    ("document", r#"{"document":{"link":"https://a.example/1.pdf"}}"#),
+    ("location", r#"{"location":{"latitude":1.0,"longitude":2.0}}"#),
+    ("interactive", r#"{"interactive":{"body":"Pick","buttons":[{"id":"a","title":"A"}]}}"#),
+    ("template", r#"{"template":{"name":"n","language":"en"}}"#),
+    ("reaction", r#"{"reaction":{"platform_id":"1","emoji":"❤️"}}"#),
+    ("read", r#"{"read":{}}"#),
+    ("typing", r#"{"typing":{}}"#),
+    ("email", r#"{"email":{"subject":"s","text":"t"}}"#),
+    ("mixed", r#"{"mixed":[{"image":{"link":"https://a.example/1.jpg"}},{"image":{"link":"https://a.example/2.jpg"}}]}"#),
+    (
+        "contacts",
+        r#"{"contacts":[{"name":{"formatted_name":"Ada","first_name":"Ada"},"phone_number":"+15550100","phones":[{"phone":"+15550100"}]}]}"#,
+    ),
+];
+
+fn span(length: Duration) -> String {
+    match length.as_secs() {
+        0 => "never".to_owned(),
+        secs if secs % 86_400 == 0 && secs > 86_400 => format!("{} d", secs / 86_400),
+        secs if secs % HOUR == 0 => format!("{} h", secs / HOUR),
+        secs if secs % 60 == 0 => format!("{} min", secs / 60),
+        secs => format!("{secs} s"),
+    }
+}
+
+/// The README's table, from the code.
+fn table() -> String {
+    let mut out = "| Channel | Sends | Window | Caps | Statuses | A webhook that we refuse |\n|---|---|---|---|---|---|\n".to_owned();
+    for kind in ChannelKind::ALL.iter().copied().filter(|kind| is_filled(*kind)) {
+        let (channel, account, settings) = (channel(kind), account(kind, &[]), settings(kind));
+        let takes = |sample: &str| {
+            let content: Content = serde_json::from_str(sample).unwrap();
+            channel.check(&content, &channel.nobody()).is_empty()
+        };
+        let sends: Vec<&str> = SENDS.iter().filter(|(_, sample)| takes(sample)).map(|(name, _)| *name).collect();
+        let window = channel.window(&settings, &account).map_or("none".to_owned(), |rule| {
+            let tags: Vec<String> = rule.tags.iter().map(|tag| format!(", {} {}", tag.name, span(tag.length))).collect();
+            let cap = rule.cap.map_or(String::new(), |cap| format!(", {cap} messages"));
+            format!("{}{}{cap}", span(rule.length), tags.concat())
+        });
+        let budgets = channel.budgets(&settings, &channel.nobody(), &text());
+        let caps: Vec<String> = budgets
+            .iter()
+            .map(|budget| match budget.rate_per_second {
+                rate if rate >= 1.0 => format!("{} {}/s", budget.scope.name(), rate),
+                rate => format!("{} 1 in {:.0} s", budget.scope.name(), 1.0 / rate),
+            })
+            .collect();
+        let told = if channel.has_watermarks() { "by watermark" } else { "each by itself, where the platform tells" };
+        let cost = channel.refusal_cost();
+        let punished = match (cost.punished_after, cost.punished_at) {
+            (Some(after), _) => format!("; after {}: {}", span(after), cost.punishment),
+            (None, Some(count)) => format!("; after {count} in a row: {}", cost.punishment),
+            (None, None) => String::new(),
+        };
+        let again = if cost.redelivered_for.is_zero() {
+            "does not come again".to_owned()
+        } else {
+            format!("comes again for {}", span(cost.redelivered_for))
+        };
+        out += &format!("| {} | {} | {window} | {} | {told} | {again}{punished} |\n", kind.name(), sends.join(", "), caps.join(", "));
+    }
+    out
+}
+
+#[test]
+fn the_readme_has_the_table_that_the_code_says() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let table = table();
+    assert!(readme.contains(&table), "put this into README.md, under \"Channels\":\n\n{table}");
 }

@@ -90,6 +90,21 @@ pub enum Command {
                       trunkline config show --config /etc/trunkline.toml"
     )]
     Config(ConfigCommand),
+    /// Topics of the log over Kafka: what has to change, and changing it
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  trunkline topics plan --config /etc/trunkline.toml\n  trunkline topics apply --replication 1 --partitions 4\n\n\
+                      Nothing is ever deleted. Raising the partitions of keyed topics moves conversations to other partitions, so that\n\
+                      order could break: it is refused without --new-generation, for a log that was drained before."
+    )]
+    Topics(TopicsCommand),
+    /// Schema of the store over CQL: where it stands, and bringing it up to date
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  trunkline migrate status --config /etc/trunkline.toml\n  trunkline migrate apply\n\n\
+                      Safe to run several times and several at once. Run it before the processes of a new version start."
+    )]
+    Migrate(MigrateCommand),
     /// Load generator and report
     #[command(
         after_help = "Examples:\n  trunkline bench ingress --rate 2000 --duration 30s\n  trunkline bench ratio --duration 60s --json"
@@ -461,6 +476,52 @@ pub struct CheckConfigArgs {
     pub config: Option<PathBuf>,
 }
 
+/// `trunkline topics`.
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Show what has to change; changes nothing
+    Plan(TopicsArgs),
+    /// Make the topics as the file says
+    Apply(TopicsArgs),
+}
+
+/// How topics are to be.
+#[derive(Debug, Args)]
+pub struct TopicsArgs {
+    /// Configuration file (for log.url, log.topic_prefix and log.kafka)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How topics are to be (default: as deploy/kafka/topics.toml)
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Partitions, instead of the file's
+    #[arg(long, value_name = "COUNT")]
+    pub partitions: Option<u16>,
+    /// Copies of each record, instead of the file's
+    #[arg(long, value_name = "COUNT")]
+    pub replication: Option<u16>,
+    /// Raise the partitions of keyed topics: conversations move
+    #[arg(long)]
+    pub new_generation: bool,
+}
+
+/// `trunkline migrate`.
+#[derive(Debug, Subcommand)]
+pub enum MigrateCommand {
+    /// Show which migrations stand and which are to come
+    Status(MigrateArgs),
+    /// Apply what is to come
+    Apply(MigrateArgs),
+}
+
+/// Whose schema.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Configuration file (for store.url and store.scylla)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// `trunkline config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -619,6 +680,12 @@ mod tests {
             ("bench everything", 2),
             ("bench-bare --addr 127.0.0.1:0", good),
             ("healthcheck --admin http://127.0.0.1:9090", good),
+            ("topics plan --config a.toml", good),
+            ("topics apply --file t.toml --partitions 4 --replication 1 --new-generation", good),
+            ("topics apply --partitions many", 2),
+            ("migrate status", good),
+            ("migrate apply --config a.toml", good),
+            ("migrate down", 2),
             ("frobnicate", 2),
             ("--help", good),
         ];

@@ -1,6 +1,7 @@
 //! `trunkline`: the command line, and the composition of roles.
 
 mod args;
+mod backends;
 mod bench_command;
 mod client;
 mod commands;
@@ -102,7 +103,10 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
     {
         tracing::info!(file = %file.display(), "first admin key written");
     }
-    tracing::info!(public = %node.public(), admin = %node.admin(), "listening");
+    match node.public() {
+        Some(public) => tracing::info!(%public, admin = %node.admin(), "listening"),
+        None => tracing::info!(admin = %node.admin(), "listening"),
+    }
     node.run(async {}).await
 }
 
@@ -138,7 +142,8 @@ async fn dev_node(config: Config, args: &DevArgs) -> anyhow::Result<()> {
         None => messaging::seal::Secret::new(std::fs::read_to_string(&kept)?.trim()),
     };
     let toys = dev::Toys::start(seed, chaos).await?;
-    let (public, admin) = (node.public(), node.admin());
+    let Some(public) = node.public() else { anyhow::bail!("dev needs the gateway: take node.roles out") };
+    let admin = node.admin();
     let where_kept = args
         .data
         .as_ref()

@@ -7,22 +7,22 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use messaging::BoxFuture;
 use messaging::clock::{SharedClock, SystemClock};
-use messaging::config::{Ack, Config, SecretSource};
+use messaging::config::{Config, Role, SecretSource, StoreBackend};
 use messaging::exchange::{HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
-use messaging::log::{Fsync, Log};
+use messaging::log::Log;
 use messaging::metrics::{self, Exporter};
 use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
 use messaging::store::Store;
 use router::egress::{AllowedNetwork, Door, Policy};
 use tokio::sync::{Notify, broadcast};
 
+use crate::backends::{self, Backends};
+
 /// Bytes of an answer that account checks and endpoint tests read.
 const ANSWER_MAX: usize = 64 * 1024;
 /// Lines of the tail that a slow reader may lag behind.
 const TAIL_LINES: usize = 1024;
-/// How long a shard's lease holds without renewal.
-const LEASE_TTL: Duration = Duration::from_secs(10);
 /// How often a process looks whether the directory changed.
 const DIRECTORY_POLL: Duration = Duration::from_secs(1);
 /// How often histograms are drained and gauges set.
@@ -32,11 +32,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub struct Node {
     config: Config,
     clock: Arc<SystemClock>,
-    log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
+    backends: Backends,
     pub keeper: DirectoryKeeper,
     pub keyring: Keyring,
-    limit: Arc<dyn messaging::limit::Limit>,
     door: Arc<Door>,
     tail: router::plan::Tail,
     exporter: Arc<Exporter>,
@@ -61,40 +59,30 @@ impl gateway::OutboundCall for Caller {
 impl Node {
     /// Binds the ports, opens the backends, and makes the first key where there is none. Nothing is served yet.
     pub async fn build(config: Config, data_dir: &Path, exporter: Arc<Exporter>) -> anyhow::Result<Self> {
-        let listeners = gateway::Listeners::bind(config.listen.public, Some(config.listen.admin), cores())
+        let public = config.has_role(Role::Gateway).then_some(config.listen.public);
+        let listeners = gateway::Listeners::bind(public, Some(config.listen.admin), cores())
             .context("a listener cannot be bound: is another process on the port? (listen.public, listen.admin)")?;
         std::fs::create_dir_all(data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
         let keyring = Keyring::from_root(&root_secret(&config.auth.key_pepper)?);
         let clock = Arc::new(SystemClock::default());
         let shared: SharedClock = clock.clone();
-        let mut log_settings = config.embedded_log(data_dir);
-        if config.log.ack == Ack::Memory {
-            log_settings.fsync = Fsync::Never;
-        }
-        let store_settings = config.embedded_store(data_dir);
-        let (log, store) = tokio::task::spawn_blocking({
-            let shared = shared.clone();
-            move || -> anyhow::Result<_> {
-                let log = messaging::log::open_embedded(log_settings, shared.clone())?;
-                let store = messaging::store::open_embedded(store_settings, shared)?;
-                Ok((log, store))
-            }
-        })
-        .await??;
-        let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
-        keeper.refresh().await?;
+        let backends = backends::open(&config, data_dir, &shared).await?;
+        let keeper = first_directory(&config, data_dir, &backends, &keyring).await?;
         let door = Arc::new(door(&config, shared.clone())?);
         let tail = Arc::new(broadcast::channel(TAIL_LINES).0);
-        let limit = messaging::limit::open_local(shared.clone());
         let drain = Arc::new(Notify::new());
-        let public_url = config.node.public_url.clone().unwrap_or_else(|| format!("http://{}", listeners.public_address()));
+        let public_url = config
+            .node
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{}", listeners.public_address().unwrap_or(config.listen.public)));
         let parts = gateway::Parts {
-            log: log.clone(),
-            store: store.clone(),
+            log: backends.ingress.clone(),
+            store: backends.store.clone(),
             keeper: keeper.clone(),
             keyring: keyring.clone(),
             clock: shared,
-            limit: limit.clone(),
+            limit: backends.limit.clone(),
             channels: config.channels.clone(),
             caller: Arc::new(Caller(door.clone())),
             is_allowed_url: {
@@ -104,11 +92,11 @@ impl Node {
             admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
         };
         let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
-        Ok(Self { config, clock, log, store, keeper, keyring, limit, door, tail, exporter, drain, gateway, listeners })
+        Ok(Self { config, clock, backends, keeper, keyring, door, tail, exporter, drain, gateway, listeners })
     }
 
-    /// Where the public listener is.
-    pub fn public(&self) -> std::net::SocketAddr {
+    /// Where the public listener is, if this node has a gateway.
+    pub fn public(&self) -> Option<std::net::SocketAddr> {
         self.listeners.public_address()
     }
 
@@ -119,6 +107,9 @@ impl Node {
 
     /// The first admin key, made where the directory holds no tenant yet; written to `file` for its owner only.
     pub async fn first_key(&self, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
+        if !self.config.has_role(Role::Gateway) || self.keeper.shared().load().version > 0 {
+            return Ok(None);
+        }
         let clock: SharedClock = self.clock.clone();
         let Some(key) = gateway::admin::first_key(&self.keeper, &self.keyring, &clock).await? else {
             return Ok(None);
@@ -131,8 +122,10 @@ impl Node {
 
     /// Serves until told to stop by a signal or the admin listener, then drains. `started` runs when both stations work.
     pub async fn run<F: Future<Output = ()> + Send + 'static>(self, started: F) -> anyhow::Result<()> {
-        let router = router::Router::start(self.router_parts(), router_options(&self.config));
-        let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), self.log.clone(), self.store.clone()));
+        let routes = self.config.has_role(Role::Router);
+        let router = routes.then(|| router::Router::start(self.router_parts(), router_options(&self.config)));
+        let (ingress, store) = (self.backends.ingress.clone(), self.backends.store.clone());
+        let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), ingress, store));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (gateway, listeners) = (self.gateway, self.listeners);
         let serving = tokio::spawn(async move {
@@ -157,10 +150,13 @@ impl Node {
             Err(error) => tracing::error!(%error, "the gateway ended in a panic"),
         }
         running.abort();
-        router.stop().await;
+        if let Some(router) = router {
+            router.stop().await;
+        }
         poll.abort();
-        self.log.close().await;
-        self.store.close().await;
+        self.backends.ingress.close().await;
+        self.backends.log.close().await;
+        self.backends.store.close().await;
         second.abort();
         tracing::info!("stopped");
         Ok(())
@@ -168,17 +164,33 @@ impl Node {
 
     fn router_parts(&self) -> router::Parts {
         router::Parts {
-            log: self.log.clone(),
-            store: self.store.clone(),
+            log: self.backends.log.clone(),
+            store: self.backends.store.clone(),
             keeper: self.keeper.clone(),
             keyring: self.keyring.clone(),
             clock: self.clock.clone(),
-            limit: self.limit.clone(),
+            limit: self.backends.limit.clone(),
             channels: self.config.channels.clone(),
             door: self.door.clone(),
             tail: self.tail.clone(),
         }
     }
+}
+
+/// The directory as the store has it; or, while the store is away, as this process had it last.
+async fn first_directory(config: &Config, data_dir: &Path, backends: &Backends, keyring: &Keyring) -> anyhow::Result<DirectoryKeeper> {
+    let keeper = DirectoryKeeper::new(backends.store.clone(), keyring.clone());
+    if matches!(config.store.backend, StoreBackend::Embedded) {
+        keeper.refresh().await?;
+        return Ok(keeper);
+    }
+    let keeper = keeper.with_copy(backends::directory_copy(data_dir));
+    let Err(error) = keeper.refresh().await else { return Ok(keeper) };
+    if !keeper.load_copy().context("the copy of the directory cannot be read")? {
+        return Err(error).context("the store is away, and this process has no copy of the directory yet");
+    }
+    tracing::warn!(%error, version = keeper.shared().load().version, "the store is away: starting with the last copy of the directory");
+    Ok(keeper)
 }
 
 /// The root secret: as configured, or made and written at the first start.
@@ -271,7 +283,7 @@ fn router_options(config: &Config) -> router::Options {
     router::Options {
         max_in_flight_per_shard: config.router.max_in_flight_per_shard.max(1024),
         commit_interval: config.router.commit_interval,
-        lease_ttl: LEASE_TTL,
+        lease_ttl: config.router.lease,
         drain: config.drain.router,
         webhooks: Arc::new(router::WebhookSettings {
             timeout: webhooks.timeout,

@@ -24,7 +24,7 @@ use crate::flows::{FlowKey, Pending};
 use crate::plan::{Delivery, Destination, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::shard::{Shard, panicked};
 
-impl Shard {
+impl Shard<'_> {
     /// A task ended at its lane.
     pub(crate) fn end(&mut self, desk: &mut Desk<'_>, ticket: u64, end: TaskEnd, now: Timestamp) {
         let Some(key) = self.flows.redeem(ticket) else { return };

@@ -15,7 +15,7 @@ use messaging::keeper::DirectoryKeeper;
 use messaging::limit::Limit;
 use messaging::log::{ClaimChange, Log};
 use messaging::metrics;
-use messaging::seal::{Keyring, fill_random};
+use messaging::seal::Keyring;
 use messaging::store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,7 +36,13 @@ pub mod shard;
 pub mod sign;
 
 use lane::{LaneParts, Lanes};
-use shard::{Commits, Shard, ShardParts};
+use messaging::log::ShardReader;
+use shard::{Commits, Ended, Order, Shard, ShardParts};
+
+/// How long effects under way may take when the log gives a shard to another.
+const REVOKED_DRAIN: Duration = Duration::from_secs(4);
+/// Between tries to go back in the log.
+const RESTART_WAIT: Duration = Duration::from_secs(1);
 
 /// How deliveries are made.
 #[derive(Debug, Clone)]
@@ -122,8 +128,6 @@ impl Router {
 }
 
 async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>) {
-    let mut owner = [0; 16];
-    fill_random(&mut owner);
     let channels = Arc::new(parts.channels);
     let lanes = Lanes::new(LaneParts {
         door: parts.door,
@@ -146,45 +150,57 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
         lanes,
         options: Arc::new(options.clone()),
         commits: commits.clone(),
-        owner,
     };
+    let committer = tokio::spawn(commit_now_and_then(
+        parts.store.clone(),
+        parts.log.clone(),
+        commits.clone(),
+        parts.clock.clone(),
+        options.commit_interval,
+    ));
     let mut shards: JoinSet<u16> = JoinSet::new();
-    let mut stops: BTreeMap<u16, watch::Sender<bool>> = BTreeMap::new();
-    let mut commit_at = tokio::time::interval(options.commit_interval);
+    // What each shard is told, and what says that it has ended. A shard that comes back waits for its own end.
+    let mut known: BTreeMap<u16, (watch::Sender<Order>, watch::Receiver<bool>)> = BTreeMap::new();
     let mut sweep_at = tokio::time::interval(Duration::from_secs(60));
-    commit_at.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let tell = |known: &BTreeMap<u16, (watch::Sender<Order>, watch::Receiver<bool>)>, list: &[u16], order: Order| {
+        metrics::LOG_ASSIGNED_PARTITIONS.at([0]).decrement(list.len() as f64);
+        for (orders, _) in list.iter().filter_map(|shard| known.get(shard)) {
+            orders.send_replace(order);
+        }
+    };
     while !*stopped.borrow() {
         tokio::select! {
             _ = stopped.changed() => {}
-            _ = commit_at.tick() => commit(&parts.store, &parts.log, &commits, &parts.clock).await,
             _ = sweep_at.tick() => parts.limit.sweep(),
             change = parts.log.claims() => match change {
                 ClaimChange::Assigned(readers) => {
                     metrics::LOG_ASSIGNED_PARTITIONS.at([0]).increment(readers.len() as f64);
                     for reader in readers {
-                        let (stop, stopped) = watch::channel(false);
-                        stops.insert(reader.shard(), stop);
-                        shards.spawn(work(shard_parts.clone(), reader, stopped));
+                        let (orders, told) = watch::channel(Order::Work);
+                        let (ended, has_ended) = watch::channel(false);
+                        let former = known.insert(reader.shard(), (orders, has_ended)).map(|(_, ended)| ended);
+                        shards.spawn(work(shard_parts.clone(), reader, told, former, ended));
                     }
                 }
-                ClaimChange::Revoked(list) | ClaimChange::Lost(list) => {
-                    metrics::LOG_ASSIGNED_PARTITIONS.at([0]).decrement(list.len() as f64);
-                    for shard in list {
-                        if let Some(stop) = stops.remove(&shard) {
-                            stop.send_replace(true);
-                        }
-                    }
-                }
+                ClaimChange::Revoked(list) => tell(&known, &list, Order::Drain(options.drain.min(REVOKED_DRAIN))),
+                ClaimChange::Lost(list) => tell(&known, &list, Order::Leave),
             },
             Some(ended) = shards.join_next(), if !shards.is_empty() => report(ended),
         }
     }
-    for stop in stops.values() {
-        stop.send_replace(true);
+    for (orders, _) in known.values() {
+        orders.send_if_modified(|order| {
+            let works = *order == Order::Work;
+            if works {
+                *order = Order::Drain(options.drain);
+            }
+            works
+        });
     }
     while let Some(ended) = shards.join_next().await {
         report(ended);
     }
+    committer.abort();
     commit(&parts.store, &parts.log, &commits, &parts.clock).await;
 }
 
@@ -198,31 +214,75 @@ fn report(ended: Result<u16, tokio::task::JoinError>) {
     }
 }
 
-async fn work(parts: ShardParts, reader: Box<dyn messaging::log::ShardReader>, mut stopped: watch::Receiver<bool>) -> u16 {
+/// Owns a shard until told to leave it. A lost lease without word from the log is waited out, then the shard begins anew.
+async fn work(
+    parts: ShardParts,
+    mut reader: Box<dyn ShardReader>,
+    mut orders: watch::Receiver<Order>,
+    former: Option<watch::Receiver<bool>>,
+    ended: watch::Sender<bool>,
+) -> u16 {
     let id = reader.shard();
-    if let Some(shard) = Shard::begin(parts, reader, &mut stopped).await {
-        shard.run(stopped).await;
+    if let Some(mut former) = former {
+        let _ = former.wait_for(|ended| *ended).await;
     }
+    loop {
+        let unleased = match Shard::begin(parts.clone(), reader.as_mut(), &mut orders).await {
+            Some(shard) => shard.run(&mut orders).await == Ended::Unleased,
+            None => true,
+        };
+        if !unleased || *orders.borrow() != Order::Work {
+            break;
+        }
+        // The log most likely gives the shard to another in a moment.
+        if tokio::time::timeout(parts.options.lease_ttl, orders.wait_for(|order| *order != Order::Work)).await.is_ok() {
+            break;
+        }
+        while let Err(error) = reader.restart().await {
+            tracing::warn!(shard = id, %error, "the log does not go back yet");
+            tokio::time::sleep(RESTART_WAIT).await;
+            if *orders.borrow() != Order::Work {
+                break;
+            }
+        }
+    }
+    drop(reader);
+    ended.send_replace(true);
     id
+}
+
+/// Commits until aborted.
+async fn commit_now_and_then(store: Arc<dyn Store>, log: Arc<dyn Log>, commits: Arc<Commits>, clock: SharedClock, every: Duration) {
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        commit(&store, &log, &commits, &clock).await;
+    }
 }
 
 /// Makes finished prefixes durable: first the store, then the positions that rely on it.
 async fn commit(store: &Arc<dyn Store>, log: &Arc<dyn Log>, commits: &Commits, clock: &SharedClock) {
+    // One at a time: an older prefix must not be written over a newer one.
+    let _turn = commits.turn().await;
     let (rows, finished) = commits.take(clock.now());
     if rows.is_empty() && finished.is_empty() {
         return;
     }
     let started = std::time::Instant::now();
-    if let Err(error) = store.apply(rows, messaging::store::Durability::Buffered).await {
+    if let Err(error) = store.apply(rows.clone(), messaging::store::Durability::Buffered).await {
         tracing::warn!(%error, "feed progress not written; positions are finished later");
+        commits.put_back(&rows, &finished);
         return;
     }
     if let Err(error) = store.sync().await {
-        tracing::error!(%error, "store not synced; positions are not finished");
+        tracing::error!(%error, "store not synced; positions are finished later");
+        commits.put_back(&rows, &finished);
         return;
     }
-    if let Err(error) = log.finish(finished).await {
-        tracing::error!(%error, "positions not finished");
+    if let Err(error) = log.finish(finished.clone()).await {
+        tracing::warn!(%error, "positions not finished; they are later");
+        commits.put_back(&[], &finished);
     }
     metrics::LOG_COMMIT_DURATION_SECONDS.at([0]).record(started.elapsed().as_secs_f64());
 }

@@ -88,7 +88,7 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
             Err(error) => verdict_of(error),
         },
         Outbound::Mail(mail) => match lane.submit(*mail, settings.timeout).await {
-            Ok(reply) => channel(account.channel).mail_outcome(&outgoing, &reply),
+            Ok(reply) => channel(account.channel).mail_outcome(&outgoing, &account, &reply),
             Err(error) => verdict_of(error),
         },
     };

@@ -20,7 +20,7 @@ use messaging::outcome::{Outcome, Tracked, Verdict};
 use messaging::record::Record;
 use messaging::seal::{Keyring, fill_random};
 use messaging::state::{Conversation, EventData, EventRow, FeedPosition, FeedProgress, Pointer, Quarantined};
-use messaging::store::{Durability, Key, Lease, LeaseAnswer, Queue, Scan, Store, Write};
+use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, Queue, Scan, Store, StoreError, Write};
 use messaging::tenant::Tenant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -87,13 +87,14 @@ pub struct ShardParts {
     pub options: Arc<Options>,
     /// Where finished prefixes are gathered.
     pub commits: Arc<Commits>,
-    /// This process, for leases.
-    pub owner: [u8; 16],
 }
 
 /// Finished prefixes of all shards, gathered for the committer.
 #[derive(Debug, Default)]
-pub struct Commits(Mutex<BTreeMap<u16, Commit>>);
+pub struct Commits {
+    gathered: Mutex<BTreeMap<u16, Commit>>,
+    turn: tokio::sync::Mutex<()>,
+}
 
 /// What one shard finished since the last commit.
 #[derive(Debug, Default, Clone)]
@@ -105,13 +106,39 @@ pub struct Commit {
 }
 
 impl Commits {
+    /// Held by who makes them durable.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     fn note(&self, shard: u16, edit: impl FnOnce(&mut Commit)) {
-        edit(self.0.lock().expect("no holder of the commits panics").entry(shard).or_default());
+        edit(self.gathered.lock().expect("no holder of the commits panics").entry(shard).or_default());
+    }
+
+    /// What was gathered of a shard does not count: its lease is lost.
+    fn forget(&self, shard: u16) {
+        self.gathered.lock().expect("no holder of the commits panics").remove(&shard);
+    }
+
+    /// Could not be made durable: they are taken again with the next, unless more was finished since.
+    pub fn put_back(&self, rows: &[Write], finished: &[Finished]) {
+        let mut gathered = self.gathered.lock().expect("no holder of the commits panics");
+        for row in rows {
+            let (Key::Progress(shard), Some(Ok(progress))) =
+                (row.key, row.value.as_ref().map(|value| postcard::from_bytes::<FeedProgress>(value)))
+            else {
+                continue;
+            };
+            gathered.entry(shard).or_default().settled.get_or_insert(progress.settled);
+        }
+        for one in finished {
+            gathered.entry(one.shard).or_default().positions[one.topic.index()].get_or_insert(one.position);
+        }
     }
 
     /// Takes everything gathered, as feed rows and finished positions.
     pub fn take(&self, now: Timestamp) -> (Vec<Write>, Vec<Finished>) {
-        let gathered = std::mem::take(&mut *self.0.lock().expect("no holder of the commits panics"));
+        let gathered = std::mem::take(&mut *self.gathered.lock().expect("no holder of the commits panics"));
         let (mut rows, mut finished) = (Vec::new(), Vec::new());
         for (shard, commit) in gathered {
             if let Some(settled) = commit.settled {
@@ -128,6 +155,30 @@ impl Commits {
     }
 }
 
+/// What a shard is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Work.
+    Work,
+    /// Take nothing new, let what is under way end for so long, finish, leave.
+    Drain(Duration),
+    /// Another has it already: leave at once, finish nothing.
+    Leave,
+}
+
+/// Why a shard ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Its lease ran out, or is another's.
+    Unleased,
+}
+
+/// The lease is not ours any more: nothing may be written, sent or finished.
+#[derive(Debug, Clone, Copy)]
+struct Lost;
+
 /// A record on its way through a step.
 struct Incoming {
     slot: Slot,
@@ -136,10 +187,12 @@ struct Incoming {
 }
 
 /// A shard at work.
-pub struct Shard {
+pub struct Shard<'a> {
     pub(crate) id: u16,
     pub(crate) parts: ShardParts,
-    reader: Box<dyn ShardReader>,
+    reader: &'a mut dyn ShardReader,
+    /// Drawn anew at every beginning, so that the epoch rises even when this process had the shard before.
+    owner: [u8; 16],
     lease: Lease,
     lease_clock: Arc<LeaseClock>,
     renew_at: Duration,
@@ -154,16 +207,20 @@ pub struct Shard {
     newest_log_time: Timestamp,
 }
 
-impl Shard {
-    /// Takes the lease and takes up what the former owner left. Returns none when told to stop meanwhile.
-    pub async fn begin(parts: ShardParts, reader: Box<dyn ShardReader>, stop: &mut watch::Receiver<bool>) -> Option<Self> {
+impl<'a> Shard<'a> {
+    /// Takes the lease and takes up what the former owner left. Returns none when told to stop meanwhile, or when the lease was lost
+    /// before all was taken up.
+    pub async fn begin(parts: ShardParts, reader: &'a mut dyn ShardReader, orders: &mut watch::Receiver<Order>) -> Option<Self> {
         let id = reader.shard();
-        let lease = loop {
-            if *stop.borrow() {
+        let mut owner = [0; 16];
+        fill_random(&mut owner);
+        let (lease, asked_at) = loop {
+            if *orders.borrow() != Order::Work {
                 return None;
             }
-            match parts.store.lease(id, parts.owner, parts.options.lease_ttl).await {
-                Ok(LeaseAnswer::Held(lease)) => break lease,
+            let asked_at = parts.clock.monotonic();
+            match parts.store.lease(id, owner, parts.options.lease_ttl).await {
+                Ok(LeaseAnswer::Held(lease)) => break (lease, asked_at),
                 Ok(LeaseAnswer::HeldByOther(other)) => {
                     tracing::debug!(shard = id, until = %other.until, "another process holds the shard, waiting");
                 }
@@ -171,7 +228,7 @@ impl Shard {
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                _ = stop.changed() => {}
+                _ = orders.changed() => {}
             }
         };
         let (to_me, from_lanes) = mpsc::channel(FROM_LANES_MAX);
@@ -179,6 +236,7 @@ impl Shard {
         let mut shard = Self {
             id,
             reader,
+            owner,
             lease,
             lease_clock,
             renew_at: Duration::ZERO,
@@ -193,69 +251,90 @@ impl Shard {
             newest_log_time: Timestamp::ZERO,
             parts,
         };
-        shard.note_lease(lease);
-        shard.recover().await;
+        shard.note_lease(lease, asked_at);
+        if shard.recover().await.is_err() {
+            tracing::warn!(shard = id, "lease lost while the former owner's work was taken up");
+            return None;
+        }
         Some(shard)
     }
 
-    fn note_lease(&mut self, lease: Lease) {
+    /// The store counts from some instant after it was asked: counted from before, our end is never later than the row's.
+    fn note_lease(&mut self, lease: Lease, asked_at: Duration) {
         let ttl = self.parts.options.lease_ttl;
-        let now = self.parts.clock.monotonic();
         self.lease = lease;
-        self.lease_clock.set(now + ttl - ttl / 5);
-        self.renew_at = now + ttl / 3;
+        self.lease_clock.set(asked_at + ttl - ttl / 5);
+        self.renew_at = asked_at + ttl / 3;
     }
 
-    async fn renew(&mut self) -> bool {
+    /// Renews the lease when it is time to.
+    async fn renew(&mut self) -> Result<(), Lost> {
         if self.parts.clock.monotonic() < self.renew_at {
-            return true;
+            return Ok(());
         }
-        match self.parts.store.lease(self.id, self.parts.owner, self.parts.options.lease_ttl).await {
+        let asked_at = self.parts.clock.monotonic();
+        match self.parts.store.lease(self.id, self.owner, self.parts.options.lease_ttl).await {
+            // It ran out, another had it meanwhile, and that one's ran out too: what it did is not in our memory.
+            Ok(LeaseAnswer::Held(lease)) if lease.epoch != self.lease.epoch => Err(Lost),
             Ok(LeaseAnswer::Held(lease)) => {
-                self.note_lease(lease);
-                true
+                self.note_lease(lease, asked_at);
+                Ok(())
             }
-            Ok(LeaseAnswer::HeldByOther(_)) => {
-                tracing::warn!(shard = self.id, "lease lost to another process, the shard stops here");
-                false
-            }
+            Ok(LeaseAnswer::HeldByOther(_)) => Err(Lost),
             Err(error) => {
                 tracing::warn!(shard = self.id, %error, "lease not renewed");
                 self.renew_at = self.parts.clock.monotonic() + STORE_RETRY.1;
-                true
+                Ok(())
             }
         }
     }
 
     /// Works until told to stop, then drains.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        while !*stop.borrow() {
+    pub async fn run(mut self, orders: &mut watch::Receiver<Order>) -> Ended {
+        let ended = match self.work(orders).await {
+            Ok(Order::Drain(most)) => self.leave(most).await,
+            Ok(Order::Work | Order::Leave) => Ok(()),
+            Err(Lost) => Err(Lost),
+        };
+        // What is still at lanes must not be sent under this lease.
+        self.lease_clock.set(Duration::ZERO);
+        if ended.is_err() {
+            tracing::warn!(shard = self.id, epoch = self.lease.epoch, "lease lost, the shard stops here");
+            self.parts.commits.forget(self.id);
+            return Ended::Unleased;
+        }
+        if let Err(error) = self.parts.store.release(self.lease).await {
+            tracing::warn!(shard = self.id, %error, "lease not given back, it runs out by itself");
+        }
+        Ended::Told
+    }
+
+    async fn work(&mut self, orders: &mut watch::Receiver<Order>) -> Result<Order, Lost> {
+        loop {
+            let order = *orders.borrow();
+            if order != Order::Work {
+                return Ok(order);
+            }
             let wake = self.later.next_wake(self.parts.clock.now().plus(NAP));
             let takes = self.takes_records();
             let mut messages = Vec::new();
             tokio::select! {
                 biased;
-                _ = stop.changed() => continue,
+                _ = orders.changed() => continue,
                 Some(message) = self.from_lanes.recv() => messages.push(message),
                 () = self.reader.ready(), if takes => {}
                 () = self.parts.clock.sleep_until(wake) => {}
             }
             self.drain_messages(&mut messages);
-            if !self.renew().await {
-                return;
-            }
+            self.renew().await?;
             let entries = if takes { self.take_records().await } else { Vec::new() };
-            self.step(entries, messages).await;
-        }
-        self.drain().await;
-        if let Err(error) = self.parts.store.release(self.lease).await {
-            tracing::warn!(shard = self.id, %error, "lease not given back, it runs out by itself");
+            self.step(entries, messages).await?;
         }
     }
 
-    /// No new records; what is at lanes may end.
-    async fn drain(&mut self) {
-        let deadline = tokio::time::Instant::now() + self.parts.options.drain;
+    /// No new records; what is at lanes may end. Then what was finished is made durable, before another may take over.
+    async fn leave(&mut self, most: Duration) -> Result<(), Lost> {
+        let deadline = tokio::time::Instant::now() + most;
         while self.flows.in_flight() > 0 {
             let mut messages = Vec::new();
             match tokio::time::timeout_at(deadline, self.from_lanes.recv()).await {
@@ -263,8 +342,11 @@ impl Shard {
                 Ok(None) | Err(_) => break,
             }
             self.drain_messages(&mut messages);
-            self.step_with(Vec::new(), messages, true).await;
+            self.renew().await?;
+            self.step_with(Vec::new(), messages, true).await?;
         }
+        crate::commit(&self.parts.store, &self.parts.log, &self.parts.commits, &self.parts.clock).await;
+        Ok(())
     }
 
     fn drain_messages(&mut self, messages: &mut Vec<FromLane>) {
@@ -305,12 +387,12 @@ impl Shard {
         batch
     }
 
-    async fn step(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>) {
-        self.step_with(entries, messages, false).await;
+    async fn step(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>) -> Result<(), Lost> {
+        self.step_with(entries, messages, false).await
     }
 
     #[allow(clippy::too_many_lines, reason = "the step is a recipe: it reads top to bottom")]
-    async fn step_with(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>, draining: bool) {
+    async fn step_with(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>, draining: bool) -> Result<(), Lost> {
         let directory = self.parts.keeper.shared().load_full();
         let mut incoming = self.parse(entries);
         let now = self.parts.clock.now().max(self.newest_log_time);
@@ -318,7 +400,7 @@ impl Shard {
         let ready = if draining { Vec::new() } else { self.take_ready(now) };
         if incoming.is_empty() && messages.is_empty() && timers.is_empty() && ready.is_empty() {
             self.read_on(now).await;
-            return;
+            return Ok(());
         }
         let started = std::time::Instant::now();
 
@@ -404,7 +486,7 @@ impl Shard {
 
         // 4. Write, then let go.
         let durability = if goes.is_empty() { Durability::Buffered } else { Durability::Synced };
-        self.apply(writes, durability).await;
+        self.apply(writes, durability).await?;
         self.hand_on(effects).await;
         for (go, content) in goes {
             let _ = go.send(content);
@@ -412,11 +494,12 @@ impl Shard {
         for slot in held {
             self.progress.release(slot);
         }
-        self.offer_all(offers, now).await;
+        self.offer_all(offers, now).await?;
         self.note_progress();
         self.evict();
         metrics::ROUTER_PROCESS_DURATION_SECONDS.at([0]).record(started.elapsed().as_secs_f64());
         self.read_on(now).await;
+        Ok(())
     }
 
     fn parse(&mut self, entries: Vec<(Topic, Entry)>) -> Vec<Incoming> {
@@ -693,25 +776,27 @@ impl Shard {
         }
     }
 
-    /// Writes, however long the store is away: nothing is let go before.
-    async fn apply(&self, writes: Vec<Write>, durability: Durability) {
+    /// Writes, however long the store is away: nothing is let go before. Not past the end of the lease, though: then it is asked for
+    /// anew, and only the same lease goes on.
+    async fn apply(&mut self, writes: Vec<Write>, durability: Durability) -> Result<(), Lost> {
         if writes.is_empty() {
-            return;
+            return Ok(());
         }
+        let (lease_clock, clock) = (self.lease_clock.clone(), self.parts.clock.clone());
+        let holds: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || lease_clock.holds(clock.monotonic()));
         let mut wait = STORE_RETRY.0;
-        let mut writes = writes;
         loop {
-            // The copy is made only where a failure can be waited out; the embedded store fails only for good.
-            let batch = writes.clone();
-            match self.parts.store.apply(batch, durability).await {
-                Ok(()) => return,
-                Err(error) => {
+            let held = Held { lease: self.lease, holds: holds.clone() };
+            let Err(error) = self.parts.store.apply_step(&held, writes.clone(), durability).await else { return Ok(()) };
+            match error {
+                StoreError::Unheld => self.renew_at = Duration::ZERO,
+                StoreError::Unavailable(_) | StoreError::Full | StoreError::Damaged(_) | StoreError::Conflict | StoreError::Closed => {
                     tracing::warn!(shard = self.id, %error, "store write failed, trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(STORE_RETRY.1);
-                    writes.shrink_to_fit();
                 }
             }
+            self.renew().await?;
         }
     }
 
@@ -830,16 +915,17 @@ impl Shard {
     }
 
     /// Offers heads of flows to their lanes; what does not fit is parked.
-    async fn offer_all(&mut self, offers: Vec<FlowKey>, now: Timestamp) {
+    async fn offer_all(&mut self, offers: Vec<FlowKey>, now: Timestamp) -> Result<(), Lost> {
         let mut full = Vec::new();
         for key in offers {
             if !self.offer(key) {
                 full.push(key);
             }
         }
-        if !full.is_empty() {
-            self.park_flows(full, now).await;
+        if full.is_empty() {
+            return Ok(());
         }
+        self.park_flows(full, now).await
     }
 
     /// Offers the head of a flow. Says whether its lane took it.
@@ -854,7 +940,7 @@ impl Shard {
     }
 
     /// Parks whole flows whose lane is full.
-    async fn park_flows(&mut self, keys: Vec<FlowKey>, now: Timestamp) {
+    async fn park_flows(&mut self, keys: Vec<FlowKey>, now: Timestamp) -> Result<(), Lost> {
         let directory = self.parts.keeper.shared().load_full();
         let mut rows = Map::default();
         let mut wanted = Vec::new();
@@ -880,7 +966,7 @@ impl Shard {
         }
         let (writes, _) = desk.finish();
         self.states = states;
-        self.apply(writes, Durability::Buffered).await;
+        self.apply(writes, Durability::Buffered).await
     }
 
     /// Parks a flow whose lane has no room now: a short while later it may.

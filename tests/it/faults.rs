@@ -1,131 +1,11 @@
 //! Any process may die at any instant; a stop drains.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bench::checker::{self, Answer, End, History, Operation};
-use bench::mark::Mark;
-use bench::platform::SimOptions;
-use messaging::outcome::Status;
-use serde_json::{Value, json};
-use system_tests::{Setup, System, fast, quick};
-
-const CONVERSATIONS: u32 = 12;
-
-/// Loads a system in the background: customers write, the merchant answers each, with idempotency keys and retries until accepted.
-struct Load {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<Vec<Operation>>>,
-}
-
-fn phone(conversation: u32) -> String {
-    format!("1555{:07}", 7000 + conversation)
-}
-
-impl Load {
-    fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let tasks = (0..CONVERSATIONS).map(|conversation| {
-            let (system, stop) = (system.clone(), stop.clone());
-            tokio::spawn(converse(system, stop, run, conversation))
-        });
-        Self { tasks: tasks.collect(), stop }
-    }
-
-    async fn finish(self) -> Vec<Operation> {
-        self.stop.store(true, Ordering::SeqCst);
-        let mut sends = Vec::new();
-        for task in self.tasks {
-            sends.extend(task.await.expect("no conversation panics"));
-        }
-        sends
-    }
-}
-
-async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool>, run: u32, conversation: u32) -> Vec<Operation> {
-    let mut sends = Vec::new();
-    let mut sequence = 0;
-    while !stop.load(Ordering::SeqCst) {
-        sequence += 1;
-        let text = Mark::inbound(run, conversation, sequence).to_string();
-        system.read().await.whatsapp.customer_writes(&phone(conversation), &text).await;
-        let mark = Mark::outbound(run, conversation, sequence);
-        let key = format!("{mark}");
-        let begun_us = bench::monotonic_us();
-        // Retried under the same key until answered, as a careful merchant does.
-        for _ in 0..400 {
-            let reply = {
-                let system = system.read().await;
-                let body = system.text(&phone(conversation), &mark.to_string()).to_string();
-                system.try_call("POST", "/v1/messages", &[("idempotency-key", &key)], &body).await
-            };
-            let Some(reply) = reply else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
-            if matches!(reply.status, 409 | 503) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
-            let value: Value = serde_json::from_slice(&reply.body).unwrap_or(Value::Null);
-            let answer = if reply.status == 202 { Answer::Accepted } else { Answer::Refused };
-            let id = value["id"].as_str().map(str::to_owned);
-            sends.push(Operation { mark, begun_us, answered_us: bench::monotonic_us(), answer, id });
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    sends
-}
-
-/// Waits until every accepted send has an end that will not change by itself, and reads the ends.
-async fn ends_of(system: &System, sends: &[Operation]) -> Vec<End> {
-    let mut ends = Vec::new();
-    for send in sends.iter().filter(|send| send.answer == Answer::Accepted) {
-        let id = send.id.clone().expect("an accepted send has an id");
-        let mut last = Value::Null;
-        for _ in 0..600 {
-            last = system.get(&format!("/v1/messages/{id}")).await;
-            if matches!(last["status"].as_str(), Some("read" | "failed" | "unknown")) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let steps = last["history"].as_array().into_iter().flatten().filter_map(|step| status_of(step["status"].as_str()?)).collect();
-        ends.push(End { message: id, steps, possible_duplicate: last["possible_duplicate"] == true, has_due_time: false });
-    }
-    ends
-}
-
-fn status_of(name: &str) -> Option<Status> {
-    Status::ALL.iter().copied().find(|status| status.name() == name)
-}
-
-async fn judge(system: &System, sends: Vec<Operation>) {
-    let ends = ends_of(system, &sends).await;
-    // Deliveries of the last statuses arrive.
-    let mut count = 0;
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = system.inbox.count();
-        if now == count {
-            break;
-        }
-        count = now;
-    }
-    let mut history = History { sends, ends, complete: true, ..History::default() };
-    history.add_platform(&system.whatsapp.offered(), &system.whatsapp.calls());
-    history.add_endpoint("crm", &system.inbox.received());
-    let verdict = checker::check(&history);
-    println!("{verdict}");
-    assert!(verdict.accepted > 0, "something was accepted");
-    assert!(verdict.is_clean(), "{verdict}");
-}
-
-fn platforms() -> SimOptions {
-    SimOptions { statuses: fast(), answer_delay: Duration::from_millis(3), ..SimOptions::default() }
-}
+use serde_json::json;
+use system_tests::load::{Load, judge, platforms};
+use system_tests::{Setup, System, quick};
 
 /// kill -9 in a loop under load: nothing lost, nothing sent twice unmarked, nothing out of order.
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +13,7 @@ async fn killed_again_and_again() {
     let rounds = if quick() { 4 } else { 20 };
     // The pair budget would hold this load for minutes: it has a test of its own.
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config }).await;
+    let system = System::with(Setup { platforms: platforms(), config, split: None }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
     let load = Load::start(&system, 1);
     for round in 0..rounds {
@@ -157,7 +37,7 @@ async fn killed_again_and_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_drains() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config }).await;
+    let system = System::with(Setup { platforms: platforms(), config, split: None }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
     let load = Load::start(&system, 2);
     for _ in 0..3 {

@@ -61,6 +61,10 @@ async fn every_webhook_three_times_has_one_effect() {
     for n in 0..20 {
         assert!(system.whatsapp.customer_writes(&format!("1555020{n:02}"), &format!("text {n}")).await.accepted);
     }
+    // Sends are judged by the windows that are open: that takes the way through the log.
+    for n in 0..20 {
+        system.event("message.received", |e| e.to_string().contains(&format!("\"text {n}\""))).await;
+    }
     let mut ids = Vec::new();
     for n in 0..20 {
         ids.push(system.send(system.text(&format!("1555020{n:02}"), &format!("answer {n}"))).await);

@@ -1,7 +1,9 @@
 //! System tests over the real binary.
 
 mod bad_input;
+mod deploy;
 mod faults;
 mod flows;
 mod management;
+mod meta;
 mod observe;

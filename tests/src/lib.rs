@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +17,14 @@ use bench::platform::{SimOptions, StatusDelays};
 use messaging::clock::{SharedClock, SystemClock};
 use serde_json::{Value, json};
 
+mod backend;
+pub mod load;
+pub mod servers;
+
+pub use backend::{Backend, control};
+
 /// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 /// The customer's number.
 pub const PHONE: &str = "15550100";
 /// The customer's chat.
@@ -45,7 +52,7 @@ pub fn quick() -> bool {
 /// A running `trunkline serve`.
 pub struct Process {
     child: Child,
-    /// The public listener.
+    /// The public listener; port 0 for a process without a gateway.
     pub public: SocketAddr,
     /// The admin listener.
     pub admin: SocketAddr,
@@ -74,8 +81,9 @@ impl Process {
                     && let Some(found) = found.take()
                 {
                     let at = |name: &str| value[name].as_str().and_then(|text| text.parse().ok());
-                    if let (Some(public), Some(admin)) = (at("public"), at("admin")) {
-                        let _ = found.send((public, admin));
+                    if let Some(admin) = at("admin") {
+                        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+                        let _ = found.send((at("public").unwrap_or(nowhere), admin));
                     }
                 }
                 kept.lock().unwrap().push(line);
@@ -110,6 +118,12 @@ impl Process {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill runs");
+        assert!(done.success());
     }
 
     /// kill -9.
@@ -166,8 +180,48 @@ pub struct System {
     pub secret: String,
     /// The clock of the simulators; `advance` moves it with the process's.
     pub clock: Arc<SystemClock>,
+    /// The other processes of the installation.
+    pub members: Vec<Member>,
+    turn: AtomicUsize,
     dir: tempfile::TempDir,
     client: Client,
+}
+
+/// A process of an installation of several.
+pub struct Member {
+    /// `gateway-2`, `router-1` …
+    pub name: String,
+    /// While it runs.
+    pub process: Option<Process>,
+    config: PathBuf,
+}
+
+impl Member {
+    /// Starts it, if it does not run.
+    pub async fn start(&mut self) {
+        if self.process.is_none() {
+            self.process = Some(Process::start(&self.config).await);
+        }
+    }
+
+    /// kill -9, if it runs.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM, if it runs.
+    pub async fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            assert_eq!(process.terminate().await, Some(0), "{} stops well", self.name);
+        }
+    }
+
+    /// The running process.
+    pub fn running(&self) -> &Process {
+        self.process.as_ref().expect("it runs")
+    }
 }
 
 /// What a test may choose before the start.
@@ -176,11 +230,13 @@ pub struct Setup {
     pub platforms: SimOptions,
     /// Lines added to the configuration file.
     pub config: String,
+    /// Gateways and routers as processes of their own, on the real servers; none: one process, on what the run says.
+    pub split: Option<(usize, usize)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new() }
+        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new(), split: None }
     }
 }
 
@@ -190,32 +246,22 @@ pub fn fast() -> StatusDelays {
     StatusDelays { sent: ms(5), delivered: ms(15), read: ms(30) }
 }
 
-impl System {
-    /// The usual one.
-    pub async fn start() -> Self {
-        Self::with(Setup::default()).await
-    }
-
-    /// With choices.
-    pub async fn with(setup: Setup) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let config = format!(
-            r#"
+/// Writes the configuration of one process, and its data folder. Gives the file.
+fn write_config(dir: &std::path::Path, name: &str, roles: &str, backend: &Backend, more: &str) -> PathBuf {
+    let dir = dir.display();
+    let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
+    let config = format!(
+        r#"
 [node]
-data_dir = "{0}/data"
+name = "{name}"
+roles = [{roles}]
+data_dir = "{data}"
 [listen]
 public = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 [auth]
-bootstrap_key_file = "{0}/first-key"
-[log]
-partitions = 8
-[log.embedded]
-segment = "16MiB"
-[store.embedded]
-cache = "32MiB"
-[limits]
-api_per_key = "100000/s"
+bootstrap_key_file = "{dir}/first-key"
+{backend}
 [telemetry]
 log_format = "json"
 [webhooks]
@@ -228,16 +274,45 @@ router = "5s"
 total = "20s"
 [dev]
 clock_control = true
-{1}
+{more}
 "#,
-            dir.path().display(),
-            setup.config
-        );
-        let path = dir.path().join("trunkline.toml");
-        std::fs::write(&path, config).expect("the folder takes a file");
-        std::fs::create_dir_all(dir.path().join("data")).expect("a data folder");
-        // Allows what only tests may do on this data (moving the clock).
-        std::fs::write(dir.path().join("data").join(messaging::config::FOR_TESTS_FILE), "").expect("the folder takes a file");
+        backend = backend.config(),
+    );
+    let path = PathBuf::from(format!("{dir}/{name}.toml"));
+    std::fs::write(&path, config).expect("the folder takes a file");
+    std::fs::create_dir_all(&data).expect("a data folder");
+    // Allows what only tests may do on this data (moving the clock).
+    std::fs::write(PathBuf::from(data).join(messaging::config::FOR_TESTS_FILE), "").expect("the folder takes a file");
+    path
+}
+
+impl System {
+    /// The usual one.
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// With choices.
+    pub async fn with(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let backend = if setup.split.is_some() { Backend::servers() } else { Backend::of_run() };
+        let write = |name: &str, roles: &str| write_config(dir.path(), name, roles, &backend, &setup.config);
+        let mut members = Vec::new();
+        let path = match setup.split {
+            None => write("trunkline", "\"gateway\", \"router\""),
+            Some((gateways, routers)) => {
+                for number in 2..=gateways {
+                    let name = format!("gateway-{number}");
+                    members.push(Member { config: write(&name, "\"gateway\""), name, process: None });
+                }
+                for number in 1..=routers {
+                    let name = format!("router-{number}");
+                    members.push(Member { config: write(&name, "\"router\""), name, process: None });
+                }
+                write("gateway-1", "\"gateway\"")
+            }
+        };
+        backend.prepare(&path);
         let clock = Arc::new(SystemClock::default());
         let shared: SharedClock = clock.clone();
         let options = SimOptions { clock: shared, ..setup.platforms };
@@ -246,6 +321,9 @@ clock_control = true
             TelegramSim::start(SimOptions { credential: BOT_TOKEN.into(), ..options.clone() }).await.expect("a simulator starts");
         let inbox = Inbox::start(InboxOptions::default()).await.expect("an inbox starts");
         let process = Process::start(&path).await;
+        for member in &mut members {
+            member.start().await;
+        }
         let key = std::fs::read_to_string(dir.path().join("first-key")).expect("the first key was written").trim().to_owned();
         let client = Client::new(Duration::from_secs(40));
         let mut system = Self {
@@ -259,6 +337,8 @@ clock_control = true
             endpoint: String::new(),
             secret: String::new(),
             clock,
+            members,
+            turn: AtomicUsize::new(0),
             dir,
             client,
         };
@@ -299,8 +379,20 @@ clock_control = true
 
     /// Starts the process again over the same data.
     pub async fn restart(&mut self) {
-        self.process = Process::start(&self.dir.path().join("trunkline.toml")).await;
+        let name = if self.members.is_empty() { "trunkline" } else { "gateway-1" };
+        self.process = Process::start(&self.dir.path().join(format!("{name}.toml"))).await;
         self.point_hooks();
+    }
+
+    /// A process beside the first gateway, by name.
+    pub fn member(&mut self, name: &str) -> &mut Member {
+        self.members.iter_mut().find(|member| member.name == name).expect("a member of that name")
+    }
+
+    /// Where the gateways that run are.
+    pub fn gateways(&self) -> Vec<SocketAddr> {
+        let others = self.members.iter().filter_map(|member| member.process.as_ref()).map(|process| process.public);
+        std::iter::once(self.process.public).chain(others).filter(|address| address.port() != 0).collect()
     }
 
     /// A call with the admin key.
@@ -314,7 +406,10 @@ clock_control = true
         let mut all = vec![("authorization", authorization.as_str()), ("content-type", "application/json")];
         all.retain(|(name, _)| !headers.iter().any(|(given, _)| given == name));
         all.extend(headers.iter().copied());
-        let url = format!("http://{}{path}", self.process.public);
+        // Every gateway serves every call.
+        let gateways = self.gateways();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let url = format!("http://{}{path}", gateways[turn % gateways.len()]);
         let method = method.parse().expect("a method");
         self.client.send(method, &url, &all, body.to_owned().into()).await.ok()
     }
@@ -378,9 +473,12 @@ clock_control = true
         let body = json!({"advance": format!("{}s", by.as_secs())}).to_string();
         let authorization = format!("Bearer {}", self.key);
         let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
-        let url = format!("http://{}/admin/clock", self.process.admin);
-        let response = self.client.post(&url, &headers, body).await.expect("the admin listener answers");
-        assert!((200..300).contains(&response.status), "{}: {}", response.status, String::from_utf8_lossy(&response.body));
+        let others = self.members.iter().filter_map(|member| member.process.as_ref()).map(|process| process.admin);
+        for admin in std::iter::once(self.process.admin).chain(others) {
+            let url = format!("http://{admin}/admin/clock");
+            let response = self.client.post(&url, &headers, body.clone()).await.expect("the admin listener answers");
+            assert!((200..300).contains(&response.status), "{}: {}", response.status, String::from_utf8_lossy(&response.body));
+        }
         self.clock.advance(by);
     }
 

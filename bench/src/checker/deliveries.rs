@@ -176,6 +176,22 @@ fn reported(kind: &str) -> Option<Status> {
         | EventType::EndpointDisabled
         | EventType::EndpointRecovered
         | EventType::DeliveryExhausted
+        | EventType::OrderCreated
+        | EventType::OrderUpdated
+        | EventType::OrderDeleted
+        | EventType::OrderRestored
+        | EventType::CustomerCreated
+        | EventType::CustomerUpdated
+        | EventType::CustomerDeleted
+        | EventType::CustomerRestored
+        | EventType::ProductCreated
+        | EventType::ProductUpdated
+        | EventType::ProductDeleted
+        | EventType::ProductRestored
+        | EventType::CouponCreated
+        | EventType::CouponUpdated
+        | EventType::CouponDeleted
+        | EventType::CouponRestored
         | EventType::PlatformEvent
         | EventType::Test => None,
     }

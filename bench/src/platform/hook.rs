@@ -71,7 +71,12 @@ pub(crate) enum Proof {
     Signature(Hmac<Sha256>),
     /// Telegram: a secret in a header.
     Token(String),
+    /// Another platform's headers, computed over the body; any 2xx takes the event.
+    Headers(Headers),
 }
+
+/// Computes the headers of a body.
+pub(crate) type Headers = Box<dyn Fn(&[u8]) -> Vec<(&'static str, String)> + Send + Sync>;
 
 impl Proof {
     /// Meta's, from the app secret.
@@ -79,32 +84,38 @@ impl Proof {
         Self::Signature(Hmac::new_from_slice(app_secret.as_bytes()).expect("HMAC takes keys of any length"))
     }
 
-    /// The header.
+    /// The first header.
     pub fn header(&self, body: &[u8]) -> (&'static str, String) {
+        self.headers(body).into_iter().next().unwrap_or_default()
+    }
+
+    /// The headers.
+    pub fn headers(&self, body: &[u8]) -> Vec<(&'static str, String)> {
         match self {
-            Self::Signature(state) => ("x-hub-signature-256", sign(state, body)),
-            Self::Token(token) => ("x-telegram-bot-api-secret-token", token.clone()),
+            Self::Signature(state) => vec![("x-hub-signature-256", sign(state, body))],
+            Self::Token(token) => vec![("x-telegram-bot-api-secret-token", token.clone())],
+            Self::Headers(compute) => compute(body),
         }
     }
 
     fn takes(&self, status: u16) -> bool {
         match self {
             Self::Signature(_) => status == 200,
-            Self::Token(_) => (200..300).contains(&status),
+            Self::Token(_) | Self::Headers(_) => (200..300).contains(&status),
         }
     }
 
     /// Telegram waits as long as it is told, at most an hour; Meta does not listen.
     fn wait(&self, answer: &Response) -> Option<Duration> {
         match self {
-            Self::Signature(_) => None,
+            Self::Signature(_) | Self::Headers(_) => None,
             Self::Token(_) => answer.retry_after().map(|wait| wait.min(Duration::from_secs(3_600))),
         }
     }
 
     fn would_execute(&self, answer: &Response) -> bool {
         match self {
-            Self::Signature(_) => false,
+            Self::Signature(_) | Self::Headers(_) => false,
             Self::Token(_) => answer.body.windows(8).any(|part| part == b"\"method\""),
         }
     }
@@ -135,13 +146,14 @@ impl Hook {
         self.url.send_replace(url);
     }
 
-    /// Brings one event until it is taken or given up. Waits for an address when there is none yet.
-    pub async fn deliver(&self, body: Bytes) -> Posted {
+    /// Brings one event, with headers beside those of the proof, until it is taken or given up. Waits for an address when there is none yet.
+    pub async fn deliver(&self, body: Bytes, beside: &[(&'static str, String)]) -> Posted {
         let mut posted = Posted { accepted: false, tries: 0, last_status: None, ambiguous: false, dangerous_bodies: 0 };
-        let header = self.proof.header(&body);
+        let mut headers = self.proof.headers(&body);
+        headers.extend_from_slice(beside);
         let mut wait = self.redelivery.first;
         loop {
-            let told = self.attempt(&header, &body, &mut posted).await;
+            let told = self.attempt(&headers, &body, &mut posted).await;
             if posted.accepted || posted.tries >= self.redelivery.tries.max(1) {
                 return posted;
             }
@@ -151,11 +163,12 @@ impl Hook {
     }
 
     /// One try; returns the wait that the answer asks for.
-    async fn attempt(&self, header: &(&'static str, String), body: &Bytes, posted: &mut Posted) -> Option<Duration> {
+    async fn attempt(&self, headers: &[(&'static str, String)], body: &Bytes, posted: &mut Posted) -> Option<Duration> {
         let _slot = self.slots.acquire().await.ok()?;
         let url = self.url.subscribe().wait_for(Option::is_some).await.ok()?.clone()?;
         posted.tries += 1;
-        match self.client.post(&url, &[(header.0, &header.1)], body.clone()).await {
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        match self.client.post(&url, &headers, body.clone()).await {
             Ok(answer) => {
                 posted.last_status = Some(answer.status);
                 posted.accepted = self.proof.takes(answer.status);

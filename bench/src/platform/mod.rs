@@ -2,11 +2,18 @@
 //! redeliver them as the real ones do. A test chooses their answers with a [`script`].
 
 mod answer;
+#[cfg(test)]
+mod connected;
+pub mod discord;
+pub mod email;
 pub mod hook;
 pub mod ledger;
+pub mod meta;
 pub mod script;
 pub mod telegram;
+pub mod tiktok;
 pub mod whatsapp;
+pub mod woocommerce;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,11 +26,15 @@ use messaging::clock::{SharedClock, SystemClock, Timestamp};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+pub use email::EmailSim;
 pub use hook::{Posted, Redelivery};
 pub use ledger::{Call, Fate, Offered};
+pub use meta::{MetaProduct, MetaSim};
 pub use script::Answer;
 pub use telegram::TelegramSim;
+pub use tiktok::TiktokSim;
 pub use whatsapp::WhatsappSim;
+pub use woocommerce::WoocommerceSim;
 
 use crate::chance::Chance;
 use crate::http::{Reply, Request, json_reply};
@@ -48,11 +59,11 @@ pub struct SimOptions {
     pub listen: SocketAddr,
     /// Where webhooks go; none: they wait until [`hook`](SimOptions::hook_url) is set later (see `set_hook`).
     pub hook_url: Option<String>,
-    /// What callers must present: the access token (WhatsApp) or the bot token (Telegram).
+    /// What callers must present: the access token (WhatsApp), the bot token (Telegram) or the relay's password (e-mail).
     pub credential: String,
-    /// What webhooks are signed with: the app secret (WhatsApp) or the secret token (Telegram).
+    /// What webhooks are signed with: the app secret (WhatsApp), the secret token (Telegram) or the bridge's secret (e-mail).
     pub secret: String,
-    /// The phone number id (WhatsApp); unused for Telegram, where the bot token says it.
+    /// The phone number id (WhatsApp) or who submits (e-mail); unused for Telegram, where the bot token says it.
     pub account: String,
     /// Whether and how the simulator enforces that the person wrote first (WhatsApp: the 24-hour window; Telegram: the chat exists).
     pub window: WindowRule,
@@ -171,9 +182,22 @@ impl Sim {
 
     /// Posts an event as often as the options say and notes what became of it. `about` is the platform's id of the event.
     pub async fn post(&self, about: &str, kind: &'static str, from: &str, text: Option<String>, body: Bytes) -> Posted {
+        self.post_with(about, kind, from, text, body, &[]).await
+    }
+
+    /// The same, with headers of this event (WooCommerce's topic).
+    pub async fn post_with(
+        &self,
+        about: &str,
+        kind: &'static str,
+        from: &str,
+        text: Option<String>,
+        body: Bytes,
+        headers: &[(&'static str, String)],
+    ) -> Posted {
         let begun_us = crate::monotonic_us();
         let at = self.now();
-        let copies = (0..self.options.copies.max(1)).map(|_| self.hook.deliver(body.clone()));
+        let copies = (0..self.options.copies.max(1)).map(|_| self.hook.deliver(body.clone(), headers));
         let all = futures_util::future::join_all(copies).await;
         let posted = hook::worst(all);
         let offered = Offered {

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use http::StatusCode;
 use messaging::channels;
 use messaging::clock::Timestamp;
+use messaging::content::Handle;
 use messaging::directory::Account;
 use messaging::ids::{AccountId, ContactId, ConversationId};
 use messaging::state::{Conversation, Pointer};
@@ -110,12 +111,13 @@ pub(super) fn time_or_null(at: Timestamp) -> Value {
 }
 
 /// The window of a conversation; `until` is `ZERO` when the person never wrote.
-pub(super) fn window_json(call: &Call<'_>, account: AccountId, until: Timestamp) -> Value {
+pub(super) fn window_json(call: &Call<'_>, account: AccountId, to: Option<&Handle>, until: Timestamp) -> Value {
     let directory = call.directory();
     let account = directory.account_of(call.tenant(), account);
     let rule = account.and_then(|account| {
         let settings = call.shared().parts.channels.get(&account.channel)?;
-        channels::channel(account.channel).window(settings, account)
+        let channel = channels::channel(account.channel);
+        channel.window_for(settings, account, to.unwrap_or(&channel.nobody()))
     });
     let Some(rule) = rule else {
         return json!({"open": true, "expires_at": null, "otherwise": null});
@@ -153,7 +155,7 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Reply, Problem> {
         "account": state.account,
         "channel": state.channel.name(),
         "contact": contact_json(&state),
-        "window": window_json(call, state.account, state.window_until),
+        "window": window_json(call, state.account, state.handles.first(), state.window_until),
         "last_activity_at": time_or_null(state.active_at),
         "restricted": state.restricted,
         "opted_out": state.opted_out,
@@ -165,19 +167,19 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Reply, Problem> {
 /// `GET /v1/windows?account=&to=` or `?conversation=`
 pub(super) async fn window(call: &Call<'_>) -> Result<Reply, Problem> {
     let query = Query::parse(call.query, &["account", "to", "conversation"])?;
-    let (account, conversation, until) = match query.id::<ConversationId>("conversation", ConversationId::PREFIX)? {
+    let (account, conversation, to, until) = match query.id::<ConversationId>("conversation", ConversationId::PREFIX)? {
         Some(id) => {
             let state = state(call, id).await?;
-            (state.account, state.id, state.window_until)
+            (state.account, state.id, state.handles.first().cloned(), state.window_until)
         }
         None => {
-            let (account, id, _) = addressed(call, &query)?;
+            let (account, id, to) = addressed(call, &query)?;
             let found = states(call, [id]).await?.remove(&id);
             let known = found.map_or((id, Timestamp::ZERO), |state| (state.id, state.window_until));
-            (account.row.id, known.0, known.1)
+            (account.row.id, known.0, Some(to), known.1)
         }
     };
-    let mut body = window_json(call, account, until);
+    let mut body = window_json(call, account, to.as_ref(), until);
     body["conversation"] = json!(conversation);
     Ok(reply::json(StatusCode::OK, &body))
 }

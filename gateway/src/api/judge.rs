@@ -9,7 +9,7 @@ use messaging::state::Conversation;
 use serde_json::json;
 
 use super::Call;
-use super::compose::Draft;
+use super::compose::{Draft, To};
 use super::conversations::{is_open, time_or_null};
 use crate::problem::{Code, Problem};
 
@@ -56,7 +56,10 @@ pub(super) fn judge(call: &Call<'_>, draft: &Draft, account: &Account, state: Op
         }
     }
     let settings = call.shared().parts.channels.get(&account.channel);
-    let rule = settings.and_then(|settings| channels::channel(account.channel).window(settings, account));
+    let nobody = channels::channel(account.channel).nobody();
+    let of_draft = if let To::Handle(handle) = &draft.to { handle } else { &nobody };
+    let to = state.and_then(|state| state.handles.first()).unwrap_or(of_draft);
+    let rule = settings.and_then(|settings| channels::channel(account.channel).window_for(settings, account, to));
     let is_later = draft.not_before.is_some_and(|at| at > call.now);
     let until = state.map_or(Timestamp::ZERO, |state| state.window_until);
     let Some(rule) = rule else { return Ok(Way::AsIs) };

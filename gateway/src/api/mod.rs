@@ -189,7 +189,7 @@ fn acting(directory: &Directory, caller: &Caller, value: &HeaderValue) -> Result
 /// The store did not do it.
 pub(crate) fn away(error: &StoreError) -> Problem {
     match error {
-        StoreError::Unavailable(_) | StoreError::Full | StoreError::Closed => {
+        StoreError::Unavailable(_) | StoreError::Full | StoreError::Unheld | StoreError::Closed => {
             tracing::warn!(%error, "an API request needs the store, which does not answer");
             Problem::new(Code::StoreUnavailable, "the store does not answer now")
         }
@@ -211,6 +211,7 @@ pub(crate) fn damaged(what: &'static str) -> Problem {
 pub(crate) fn not_appended(error: AppendError) -> Problem {
     match error {
         AppendError::Full => Problem::new(Code::LogUnavailable, "the log is full"),
+        AppendError::Away => Problem::new(Code::LogUnavailable, "the log does not confirm records now"),
         AppendError::Closed => Problem::new(Code::LogUnavailable, "the log does not take records"),
         AppendError::TooLarge { max } => Problem::new(Code::PayloadTooLarge, format!("the request does not fit a record of {max} bytes")),
         AppendError::Partition => {
@@ -223,7 +224,9 @@ pub(crate) fn not_appended(error: AppendError) -> Problem {
 /// Serves a request. The match has no wildcard: a route without a handler does not build.
 pub(crate) async fn serve(handler: Handler, call: &Call<'_>) -> Result<Reply, Problem> {
     match handler {
-        Handler::Hook | Handler::ProblemPage => Err(Problem::not_found()),
+        Handler::Hook | Handler::DataDeletion | Handler::Deauthorize | Handler::DeletionPage | Handler::ProblemPage => {
+            Err(Problem::not_found())
+        }
         Handler::Send => send::send(call).await,
         Handler::SendBatch => batch::send(call).await,
         Handler::ReadMessage => messages::read(call).await,

@@ -13,21 +13,27 @@ const BACKLOG: i32 = 1024;
 pub struct Listeners {
     pub(crate) public: Vec<TcpListener>,
     pub(crate) admin: Option<TcpListener>,
-    public_address: SocketAddr,
+    public_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
 }
 
 impl Listeners {
-    /// Binds. With port 0 the first socket finds a free port and the others share it.
+    /// Binds; without a public address for a process that has no gateway, only an admin listener. With port 0 the first socket finds
+    /// a free port and the others share it.
     ///
     /// # Errors
     /// When an address cannot be bound; the message names it.
-    pub fn bind(public: SocketAddr, admin: Option<SocketAddr>, threads: usize) -> io::Result<Self> {
-        let first = listen(public, true)?;
-        let public_address = first.local_addr()?;
-        let mut sockets = vec![first];
-        while sockets.len() < threads.max(1) {
-            sockets.push(listen(public_address, true)?);
+    pub fn bind(public: Option<SocketAddr>, admin: Option<SocketAddr>, threads: usize) -> io::Result<Self> {
+        let mut sockets = Vec::new();
+        let mut public_address = None;
+        if let Some(public) = public {
+            let first = listen(public, true)?;
+            let address = first.local_addr()?;
+            public_address = Some(address);
+            sockets.push(first);
+            while sockets.len() < threads.max(1) {
+                sockets.push(listen(address, true)?);
+            }
         }
         // The admin port is not shared: two processes behind one metrics address would answer in turns.
         let admin = admin.map(|address| listen(address, false)).transpose()?;
@@ -35,8 +41,8 @@ impl Listeners {
         Ok(Self { public: sockets, admin, public_address, admin_address })
     }
 
-    /// Where the public listener is.
-    pub fn public_address(&self) -> SocketAddr {
+    /// Where the public listener is, if there is one.
+    pub fn public_address(&self) -> Option<SocketAddr> {
         self.public_address
     }
 
@@ -67,13 +73,13 @@ mod tests {
     #[test]
     fn port_zero_is_shared_by_all_threads_and_a_taken_port_is_named() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners::bind(any, Some(any), 3).unwrap();
+        let listeners = Listeners::bind(Some(any), Some(any), 3).unwrap();
         assert_eq!(listeners.public.len(), 3);
         for socket in &listeners.public {
-            assert_eq!(socket.local_addr().unwrap(), listeners.public_address());
+            assert_eq!(socket.local_addr().ok(), listeners.public_address());
         }
         let taken = listeners.admin_address().unwrap();
-        let error = Listeners::bind(any, Some(taken), 1).unwrap_err();
+        let error = Listeners::bind(None, Some(taken), 1).unwrap_err();
         assert!(error.to_string().contains(&taken.to_string()), "{error}");
     }
 }

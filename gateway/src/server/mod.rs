@@ -39,6 +39,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     let admin = admin.map(|socket| start(&shared, Listener::Admin, 0, socket, admin_stage.subscribe())).transpose()?;
 
     let first_end = async {
+        if threads.is_empty() {
+            return std::future::pending().await;
+        }
         let (ended, _, _) = futures_util::future::select_all(threads.iter_mut()).await;
         ended
     };

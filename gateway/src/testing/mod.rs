@@ -1,6 +1,7 @@
 //! A gateway in a test: a log in memory, a real store in a temporary folder, a clock that stands still, connections without
 //! a network.
 
+mod apps;
 mod config;
 mod fakes;
 mod hooks;
@@ -98,7 +99,12 @@ pub(crate) fn channels() -> BTreeMap<ChannelKind, ChannelSettings> {
         window_warning: Duration::from_secs(3600),
         ..ChannelSettings::default()
     };
-    [(ChannelKind::Whatsapp, settings("https://graph.example")), (ChannelKind::Telegram, settings("https://telegram.example"))].into()
+    let on = [
+        (ChannelKind::Whatsapp, "https://graph.example"),
+        (ChannelKind::Telegram, "https://telegram.example"),
+        (ChannelKind::Messenger, "https://graph.example"),
+    ];
+    on.map(|(kind, base)| (kind, settings(base))).into()
 }
 
 /// Parts with fakes.

@@ -16,6 +16,7 @@ pub mod email;
 mod inbound;
 pub mod instagram;
 pub mod messenger;
+pub mod meta;
 mod outbound;
 mod rules;
 pub mod telegram;
@@ -113,6 +114,11 @@ pub trait Channel: Send + Sync {
     /// How free text is bounded; none: not at all.
     fn window(&self, settings: &ChannelSettings, account: &Account) -> Option<WindowRule>;
 
+    /// The same for one recipient, where it depends on whom: a private reply to a comment has a rule of its own.
+    fn window_for(&self, settings: &ChannelSettings, account: &Account, _to: &Handle) -> Option<WindowRule> {
+        self.window(settings, account)
+    }
+
     /// The tags that a send may carry, by name.
     fn tags(&self) -> &'static [TagRule] {
         &[]
@@ -162,7 +168,7 @@ pub trait Channel: Send + Sync {
     fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict;
 
     /// What a relay's answer means for this send.
-    fn mail_outcome(&self, _send: &Outgoing<'_>, reply: &MailReply) -> Verdict {
+    fn mail_outcome(&self, _send: &Outgoing<'_>, _account: &Account, reply: &MailReply) -> Verdict {
         Verdict::Unknown { reason: Reason::ServerError, detail: format!("smtp {}", reply.code) }
     }
 

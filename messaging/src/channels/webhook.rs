@@ -1,6 +1,7 @@
 //! From a stranger's request to verified pieces: what is judged with, and what comes of it.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -28,8 +29,15 @@ pub enum Verifier {
     },
     /// Telegram: secret tokens.
     Tokens(Vec<Secret>),
-    /// HMAC-SHA256 states, one per live secret (TikTok, WooCommerce).
+    /// HMAC-SHA256 states, one per live secret (WooCommerce).
     Mac(Vec<Hmac<Sha256>>),
+    /// HMAC-SHA256 states over a time and the body (TikTok).
+    TimedMac {
+        /// One state per live secret.
+        states: Vec<Hmac<Sha256>>,
+        /// How old a signature may be.
+        max_age: Duration,
+    },
     /// Ed25519 public keys (Discord).
     Ed25519(Vec<[u8; ED25519_KEY_BYTES]>),
     /// E-mail: by the account's provider.

@@ -47,10 +47,6 @@ pub(super) fn config(mode: RunMode, from: &mut Reader<'_>) -> Config {
 fn node(mode: RunMode, from: &mut Reader<'_>) -> NodeConfig {
     let name = from.text("node.name");
     let roles = from.choices("node.roles", &Role::ALL.iter().map(|role| (role.name(), *role)).collect::<Vec<_>>());
-    if !Role::ALL.iter().all(|role| roles.contains(role)) {
-        let help = "write roles = [\"gateway\", \"router\"]; only one process can hold the embedded log's files";
-        from.refuse(&["node.roles"], "`node.roles` splits the roles, but this build has the embedded log only", help);
-    }
     let data_dir = from.path("node.data_dir");
     if mode == RunMode::Serve && data_dir.is_none() {
         let help =
@@ -139,8 +135,6 @@ fn auth(from: &mut Reader<'_>, data_dir: Option<&Path>) -> AuthConfig {
 }
 
 fn log(mode: RunMode, from: &mut Reader<'_>) -> LogConfig {
-    let missing = "this build has the embedded log only: write url = \"embedded:\"";
-    from.backend("log.url", "embedded:", &["kafka:"], missing);
     let ack = from.choice("log.ack", &Ack::ALL.iter().map(|ack| (ack.name(), *ack)).collect::<Vec<_>>());
     if ack == Ack::Memory && mode == RunMode::Serve {
         let help = "write ack = \"durable\"; many appends share one sync, so it costs little";
@@ -152,6 +146,7 @@ fn log(mode: RunMode, from: &mut Reader<'_>) -> LogConfig {
     }
     let fsync = from.choice("log.embedded.fsync", &[("group", Fsync::Group), ("each", Fsync::Each)]);
     LogConfig {
+        backend: backends::log(from),
         partitions: from.count("log.partitions", 1..=MAX_PARTITIONS as u32) as u16,
         ack,
         max_record: from.size("log.max_record", 64 * KIB..=64 * MIB) as usize,
@@ -167,15 +162,15 @@ fn router(from: &mut Reader<'_>) -> RouterConfig {
     RouterConfig {
         shard_queue: from.count("router.shard_queue", 1..=1_000_000) as usize,
         max_in_flight_per_shard: from.count("router.max_in_flight_per_shard", 1..=100_000) as usize,
+        lease: from.duration("router.lease", SECOND),
         commit_interval: from.duration("router.commit_interval", MILLISECOND),
         dedup_window: from.duration("router.dedup_window", SECOND),
     }
 }
 
 fn store(from: &mut Reader<'_>) -> StoreConfig {
-    let missing = "this build has the embedded store only: write url = \"embedded:\"";
-    from.backend("store.url", "embedded:", &["scylla:", "cassandra:"], missing);
     StoreConfig {
+        backend: backends::store(from),
         timeout: from.duration("store.timeout", MILLISECOND),
         retries: from.count("store.retries", 0..=100),
         max_bytes: from.size("store.embedded.max_bytes", MIB..=TIB * 1024),
@@ -184,9 +179,8 @@ fn store(from: &mut Reader<'_>) -> StoreConfig {
 }
 
 fn limits(from: &mut Reader<'_>) -> LimitsConfig {
-    let missing = "this build has budgets inside the process only: write url = \"local:\"";
-    from.backend("limits.url", "local:", &["redis:", "rediss:"], missing);
     LimitsConfig {
+        backend: backends::limits(from),
         api_per_key: from.rate("limits.api_per_key"),
         burst: from.number("limits.burst", 0.0..=3600.0),
         max_wait: from.duration("limits.max_wait", Duration::ZERO),
@@ -282,6 +276,7 @@ fn dev(mode: RunMode, from: &mut Reader<'_>, data_dir: Option<&Path>) -> DevConf
 
 /// Settings that are good alone and bad together.
 fn refuse_combinations(config: &Config, from: &mut Reader<'_>) {
+    backends::refuse_pairs(config, from);
     if config.webhooks.allow_http && config.node.public_url.as_deref().is_some_and(is_public_https) {
         let message = "`webhooks.allow_http` would send customers' messages over the internet in the clear, and `node.public_url` says that this node is public";
         let help = "take allow_http out; for an endpoint inside your own network, give it a TLS certificate of your own authority";
@@ -305,6 +300,12 @@ fn refuse_combinations(config: &Config, from: &mut Reader<'_>) {
     if config.log.max_record as u64 + RECORD_OVERHEAD > config.log.segment_bytes {
         let message = "`log.embedded.segment` has no room for a record of `log.max_record`";
         from.refuse(&["log.embedded.segment", "log.max_record"], message, "make segments larger than the largest record");
+    }
+    if let LogBackend::Kafka(kafka) = &config.log.backend
+        && config.log.max_record as u64 + 2 * RECORD_OVERHEAD > kafka.spool_segment_bytes
+    {
+        let message = "`log.spool.segment` has no room for a record of `log.max_record`";
+        from.refuse(&["log.spool.segment", "log.max_record"], message, "make segments larger than the largest record");
     }
     let longest = config.webhooks.schedule.iter().fold(Duration::ZERO, |sum, wait| sum.saturating_add(*wait));
     if longest > config.retention.events {

@@ -18,6 +18,7 @@ use crate::outcome::named_enum;
 use crate::seal::Secret;
 use crate::store;
 
+mod backends;
 mod build;
 mod channels;
 mod fault;
@@ -29,6 +30,10 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use backends::{
+    Consistency, CqlCompression, Degraded, KafkaCompression, KafkaConfig, LimitsBackend, LogBackend, RedisConfig, ScyllaConfig,
+    Speculative, StoreBackend,
+};
 pub use fault::{ConfigErrors, ConfigFault, Origin, Place};
 pub use loaded::{Change, Effective, Loaded, help};
 pub use source::{DEFAULTS, ENVIRONMENT_PREFIX};
@@ -203,6 +208,8 @@ pub struct AuthConfig {
 /// `[log]`.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
+    /// Where it is.
+    pub backend: LogBackend,
     /// Partitions of each topic.
     pub partitions: u16,
     /// When an append is acknowledged.
@@ -228,6 +235,8 @@ pub struct RouterConfig {
     pub shard_queue: usize,
     /// Records of a shard in work.
     pub max_in_flight_per_shard: usize,
+    /// How long a shard's lease holds without renewal.
+    pub lease: Duration,
     /// How often positions are written.
     pub commit_interval: Duration,
     /// How far the memory of recent ids reaches.
@@ -237,6 +246,8 @@ pub struct RouterConfig {
 /// `[store]`.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
+    /// Where it is.
+    pub backend: StoreBackend,
     /// For a request.
     pub timeout: Duration,
     /// Tries beyond the first.
@@ -250,6 +261,8 @@ pub struct StoreConfig {
 /// `[limits]`.
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
+    /// Where they are shared.
+    pub backend: LimitsBackend,
     /// Calls a second of one API key.
     pub api_per_key: f64,
     /// Burst of a budget, in seconds of its rate.
@@ -362,6 +375,11 @@ impl Config {
         if faults.is_empty() { Ok(Loaded::new(config, settings)) } else { Err(ConfigErrors(faults)) }
     }
 
+    /// Whether this process has a role.
+    pub fn has_role(&self, role: Role) -> bool {
+        self.node.roles.contains(&role)
+    }
+
     /// Settings of the embedded log in a data directory.
     pub fn embedded_log(&self, data_dir: &Path) -> log::EmbeddedSettings {
         log::EmbeddedSettings {
@@ -371,6 +389,21 @@ impl Config {
             fsync: self.log.fsync,
             retention: self.log.retention,
             max_bytes: self.log.max_bytes,
+            max_record: self.log.max_record + RECORD_OVERHEAD as usize,
+            skip_damage: self.log.skip_damage,
+        }
+    }
+
+    /// Settings of the gateway's spool in a data directory, before a log of so many partitions.
+    pub fn spool(&self, kafka: &KafkaConfig, data_dir: &Path, partitions: u16) -> log::EmbeddedSettings {
+        log::EmbeddedSettings {
+            dir: data_dir.join("spool"),
+            partitions,
+            segment_bytes: kafka.spool_segment_bytes,
+            fsync: Fsync::Group,
+            // What has drained is in the log: nothing is kept twice.
+            retention: Duration::ZERO,
+            max_bytes: kafka.spool_bytes,
             max_record: self.log.max_record + RECORD_OVERHEAD as usize,
             skip_damage: self.log.skip_damage,
         }

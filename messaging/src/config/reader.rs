@@ -1,6 +1,6 @@
 //! Takes typed values out of the settings. A value that does not fit becomes a fault, and reading goes on: every fault is told at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn parsed<T>(&mut self, key: &str, fallback: T, expected: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> T {
+    pub fn parsed<T>(&mut self, key: &str, fallback: T, expected: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> T {
         self.read(key, fallback, |value| match value {
             Value::String(text) => parse(text),
             _ => Err(not("a text", expected)),
@@ -208,17 +208,27 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A URL that says which backend is used; this build has one of each.
-    pub fn backend(&mut self, key: &str, built: &str, others: &[&str], missing: &str) {
-        self.parsed(key, (), &format!("write \"{built}\""), |text| {
-            if text == built {
-                return Ok(());
+    /// A table of names to texts; tables inside it become names with dots.
+    pub fn table(&mut self, key: &str) -> BTreeMap<String, String> {
+        self.read(key, BTreeMap::new(), |value| {
+            let table = value.as_table().ok_or_else(|| not("a table", "write a table, such as { \"name\" = \"value\" }"))?;
+            let mut flat = BTreeMap::new();
+            flatten("", table, &mut flat);
+            Ok(flat)
+        })
+    }
+}
+
+fn flatten(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, String>) {
+    for (name, value) in table {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Table(inner) => flatten(&name, inner, flat),
+            Value::String(text) => drop(flat.insert(name, text.clone())),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {
+                flat.insert(name, value.to_string());
             }
-            if others.iter().any(|other| text.starts_with(other)) {
-                return Err(Wrong::new("is not in this build", missing));
-            }
-            Err(Wrong::new("is unknown", format!("write \"{built}\"")))
-        });
+        }
     }
 }
 

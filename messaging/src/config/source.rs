@@ -21,6 +21,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Name under which the defaults' own lines are known.
 const DEFAULTS_NAME: &str = "defaults.toml";
 
+/// The one table whose members are not ours.
+const FREE_TABLE: &str = "log.kafka.properties";
+
 /// What `dev` sets otherwise: it calls an inbox on this machine, without TLS.
 const DEV_DEFAULTS: &[(&str, &str)] = &[("webhooks.allow_http", "true"), ("webhooks.allow_private", "127.0.0.0/8, ::1/128")];
 
@@ -33,18 +36,13 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "listen.proxy_protocol",
         "this build does not read the PROXY protocol; have the proxy set X-Forwarded-For, and name it in listen.trusted_proxies",
     ),
-    ("log.kafka", "this build has the embedded log only"),
-    ("log.topic_prefix", "this build has the embedded log only"),
+    ("log.kafka.acks", "it is always \"all\": accepted means durable"),
+    ("log.kafka.idempotence", "it is always on: order per partition rests on it"),
     ("log.embedded.fsync_interval", "the embedded log needs none: appends that come while a sync runs share the next one"),
-    ("limits.degraded", "this build has budgets inside the process only, so none can be away"),
-    ("limits.nodes_hint", "this build has budgets inside the process only, so none can be away"),
-    ("limits.redis_timeout", "this build has budgets inside the process only"),
     ("media", "this build does not store media; link to them"),
-    ("node.region", "this build runs in one process, so it has one region"),
+    ("node.region", "name regions where the metrics are scraped"),
     ("router.ordering", "order per conversation is always kept"),
     ("router.shards", "every partition has its own shard; see log.partitions"),
-    ("store.scylla", "this build has the embedded store only"),
-    ("store.speculative_after", "this build has the embedded store only, which has nobody else to ask"),
     ("telemetry.keep_slower_than", "this build writes no traces; use /metrics and GET /v1/messages/{id}/trace"),
     ("telemetry.metrics_labels", "add constant labels where the metrics are scraped"),
     ("telemetry.native_histograms", "this build has histograms with fixed buckets only"),
@@ -79,7 +77,8 @@ pub(super) type Settings = BTreeMap<String, Setting>;
 
 static DEFAULT_SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let mut faults = Vec::new();
-    let leaves = leaves(Path::new(DEFAULTS_NAME), DEFAULTS, &mut faults, |_| Known::Section);
+    let leaves =
+        leaves(Path::new(DEFAULTS_NAME), DEFAULTS, &mut faults, |key| if key == FREE_TABLE { Known::Leaf } else { Known::Section });
     assert!(faults.is_empty(), "defaults.toml is a part of the program and parses");
     leaves.into_iter().map(|(key, value, _)| (key, Setting { value, origin: Origin::Default })).collect()
 });
@@ -200,7 +199,8 @@ fn put_text(settings: &mut Settings, key: &str, text: &str, origin: Origin, faul
         Some(Value::Integer(_)) => text.parse().map(Value::Integer).ok(),
         Some(Value::Float(_)) => text.parse().map(Value::Float).ok(),
         Some(Value::Array(_)) => list(text),
-        Some(Value::String(_) | Value::Datetime(_) | Value::Table(_)) | None => None,
+        Some(Value::Table(_)) => format!("table = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("table")),
+        Some(Value::String(_) | Value::Datetime(_)) | None => None,
     };
     // What does not parse stays a text: whoever reads the key says what is expected.
     put(settings, key, value.unwrap_or_else(|| Value::String(text.to_owned())), origin, faults);

@@ -188,23 +188,26 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ),
     ("[webhooks]\nuser_agent = \"a\\nb\"", "`webhooks.user_agent`: \"\"\"\na\nb\"\"\" is no header value", "write visible ASCII letters"),
     // What this build has not.
+    #[cfg(not(feature = "kafka"))]
     (
         "[log]\nurl = \"kafka://b:9092\"",
         "`log.url`: \"kafka://b:9092\" is not in this build",
-        "this build has the embedded log only: write url = \"embedded:\"",
+        "this program was built for one process only; build it with `cargo build --release --features distributed`",
     ),
-    ("[log]\nurl = \"/tmp/log\"", "`log.url`: \"/tmp/log\" is unknown", "write \"embedded:\""),
+    ("[log]\nurl = \"/tmp/log\"", "`log.url`: \"/tmp/log\" is unknown", "write \"embedded:\" or \"kafka://host:9092,host:9092\""),
+    #[cfg(not(feature = "scylla"))]
     (
         "[store]\nurl = \"scylla://h/k\"",
         "`store.url`: \"scylla://h/k\" is not in this build",
-        "this build has the embedded store only: write url = \"embedded:\"",
+        "this program was built for one process only; build it with `cargo build --release --features distributed`",
     ),
+    #[cfg(not(feature = "redis"))]
     (
         "[limits]\nurl = \"redis://h\"",
         "`limits.url`: \"redis://h\" is not in this build",
-        "this build has budgets inside the process only: write url = \"local:\"",
+        "this program was built for one process only; build it with `cargo build --release --features distributed`",
     ),
-    ("[log.kafka]\ngroup = \"x\"", "`log.kafka` cannot be set", "this build has the embedded log only"),
+    ("[log.kafka]\nacks = \"1\"", "`log.kafka.acks` cannot be set", "it is always \"all\": accepted means durable"),
     (
         "[tls]\ncert_file = \"x\"",
         "`tls` cannot be set",
@@ -219,8 +222,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     // Combinations.
     (
         "[node]\nroles = [\"router\"]",
-        "`node.roles` splits the roles, but this build has the embedded log only",
-        "write roles = [\"gateway\", \"router\"]; only one process can hold the embedded log's files",
+        "`node.roles` splits the roles, but the log is inside the process",
+        "write roles = [\"gateway\", \"router\"], because only one process can hold the embedded log's files; or set log.url = \"kafka://…\"",
     ),
     (
         "[log]\nack = \"memory\"",
@@ -453,5 +456,40 @@ proptest::proptest! {
         let keys: Vec<String> = source::defaults().keys().map(|key| format!("TRUNKLINE__{}", key.to_uppercase().replace('.', "__"))).collect();
         let env: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
         let _ = load(&Input { file: &file, env: &env, ..SERVE });
+    }
+}
+
+/// A process of several: what every one of them is told.
+#[cfg(all(feature = "kafka", feature = "scylla", feature = "redis"))]
+const SHARED: &str = "[log]\nurl = \"kafka://a:9092,b\"\n[store]\nurl = \"scylla://n1,n2:9043/trunkline\"\n[limits]\nurl = \"redis://r\"\n[auth]\nkey_pepper_file = \"/p\"\n";
+
+#[cfg(all(feature = "kafka", feature = "scylla", feature = "redis"))]
+#[test]
+fn servers_and_roles_go_together_or_are_refused() {
+    let config = load(&Input { file: &format!("{SHARED}[node]\nroles = [\"router\"]"), ..SERVE }).unwrap().config;
+    let (LogBackend::Kafka(kafka), StoreBackend::Scylla(scylla)) = (&config.log.backend, &config.store.backend) else {
+        panic!("both are servers")
+    };
+    assert_eq!((kafka.brokers.as_slice(), kafka.topic_prefix.as_str()), (&["a:9092".to_owned(), "b".to_owned()][..], "trunkline."));
+    assert_eq!((scylla.hosts.as_slice(), scylla.keyspace.as_str()), (&["n1".to_owned(), "n2:9043".to_owned()][..], "trunkline"));
+    let properties = format!("{SHARED}[log.kafka.properties]\n\"security.protocol\" = \"ssl\"\nsocket.keepalive.enable = true");
+    let config = load(&Input { file: &properties, ..SERVE }).unwrap().config;
+    let LogBackend::Kafka(kafka) = &config.log.backend else { panic!("Kafka") };
+    let given: Vec<_> = kafka.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(given, [("security.protocol", "ssl"), ("socket.keepalive.enable", "true")]);
+    let cases = [
+        (SHARED.replace("scylla://n1,n2:9043/trunkline", "embedded:"), "a router that takes over a shard would not find its rows"),
+        (SHARED.replace("key_pepper_file = \"/p\"", ""), "each process would make a root secret of its own"),
+        (SHARED.replace("redis://r", "local:") + "[node]\nroles = [\"router\"]", "several routers would send several times"),
+        (SHARED.replace("kafka://a:9092,b", "embedded:") + "[node]\nroles = [\"gateway\"]", "the log is inside the process"),
+        (SHARED.replace("/trunkline", ""), "`store.url` names no keyspace"),
+        (SHARED.replace("/trunkline", "/Trunk-line"), "`store.url` names no keyspace"),
+        (SHARED.replace("a:9092,b", "a:9092,,b"), "`log.url` names a server that is no host"),
+        (format!("{SHARED}[node]\nroles = []"), "this process would do nothing"),
+        (format!("{SHARED}[log.kafka]\nsasl_user = \"u\""), "the login for Kafka is not whole"),
+    ];
+    for (file, expected) in cases {
+        let text = refused(&Input { file: &file, ..SERVE });
+        assert!(text.contains(expected), "{file}\n{text}");
     }
 }

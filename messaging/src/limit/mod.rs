@@ -7,6 +7,8 @@ use crate::clock::SharedClock;
 use crate::outcome::named_enum;
 
 pub mod local;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -38,6 +38,7 @@ where
     a_closed_log_refuses(open("a_closed_log_refuses").await).await;
     finished_records_do_not_come_again(&open).await;
     taken_records_come_again_when_they_were_not_finished(&open).await;
+    a_restarted_reader_goes_back_to_what_is_finished(open("a_restarted_reader_goes_back_to_what_is_finished").await).await;
     finishing_less_than_before_changes_nothing(&open).await;
     topics_are_finished_apart(&open).await;
     positions_rise_over_an_opening(&open).await;
@@ -107,6 +108,23 @@ async fn assert_nothing(reader: &mut dyn ShardReader, topic: Topic) {
 async fn finish(log: &Arc<dyn Log>, topic: Topic, shard: u16, position: Position) {
     let finished = vec![Finished { topic, shard, position }];
     timeout(HANGS_AFTER, log.finish(finished)).await.expect("finish hangs").expect("finishing works");
+}
+
+/// Who lost its lease begins anew: nothing that was taken and not finished is left out, nothing finished comes again.
+async fn a_restarted_reader_goes_back_to_what_is_finished(log: Arc<dyn Log>) {
+    let mut readers = readers(&log).await;
+    let positions = append(&log, numbered(Topic::Inbound, 1, 0..300)).await;
+    append(&log, numbered(Topic::Bulk, 1, 0..5)).await;
+    take(reader(&mut readers, 1), Topic::Inbound, 200).await;
+    take(reader(&mut readers, 1), Topic::Bulk, 5).await;
+    finish(&log, Topic::Inbound, 1, positions[49]).await;
+    let restarted = timeout(HANGS_AFTER, reader(&mut readers, 1).restart()).await.expect("restart hangs");
+    restarted.expect("a reader goes back");
+    append(&log, numbered(Topic::Inbound, 1, 300..310)).await;
+    let again = take(reader(&mut readers, 1), Topic::Inbound, 260).await;
+    assert_eq!(texts(&again), numbers(50..310));
+    assert_eq!(texts(&take(reader(&mut readers, 1), Topic::Bulk, 5).await), numbers(0..5));
+    assert_nothing(reader(&mut readers, 1), Topic::Inbound).await;
 }
 
 /// What was acknowledged can be taken at once, as it was given, at the position that was told.

@@ -4,7 +4,8 @@
 //! * `append` returns one result per record, by position in the batch; `Ok` means durable (it survives `kill -9` and, with
 //!   `fsync = "group"`, power loss). A failed sync is never retried into success: the records get an error, and the log closes.
 //! * Within one topic and partition, records have rising positions in the order in which they were appended; records of one
-//!   batch keep their order. The partition is chosen by the caller (`ids::partition_of`), never by the backend.
+//!   batch keep their order: when one is not taken, those behind it in the batch, of its topic and partition, are not either.
+//!   The partition is chosen by the caller (`ids::partition_of`), never by the backend.
 //! * Readers see only durable records. Each shard reads its partition of the three topics from its finished position on, so
 //!   every record comes at least once.
 //! * `finish` moves the finished position: everything up to and including it will not come again. Callers finish a prefix only
@@ -22,6 +23,9 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::outcome::named_enum;
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod spool;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -70,6 +74,9 @@ pub enum AppendError {
     /// The queue or the disk budget is full: try again later.
     #[error("the log is full, try again later")]
     Full,
+    /// The log did not confirm the record in time, or cannot be reached: try again later. The record may stand on it all the same.
+    #[error("the log does not confirm records now, try again later")]
+    Away,
     /// The log is closing or broken: this process takes nothing more.
     #[error("the log is closed")]
     Closed,
@@ -144,6 +151,8 @@ pub trait ShardReader: Send + Sync {
     fn shard(&self) -> u16;
     /// Returns when there may be a record to take; cancel-safe.
     fn ready(&mut self) -> BoxFuture<'_, ()>;
+    /// Goes back to the finished positions: what was taken and not finished comes again.
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), LogError>>;
     /// Takes up to `max` records of a topic; empty when there are none now. Does not wait for new ones.
     fn take(&mut self, topic: Topic, max: usize) -> BoxFuture<'_, Result<Vec<Entry>, LogError>>;
 }

@@ -124,6 +124,8 @@ families! {
         "Records waiting in the local producer queue.",
     LOG_PRODUCER_QUEUE_LIMIT_RECORDS: Gauge = "trunkline_log_producer_queue_limit_records" []
         "Capacity of the local producer queue.",
+    LOG_SPOOL_RECORDS: Gauge = "trunkline_log_spool_records" []
+        "Records in the local spool that the log does not have yet.",
     LOG_CONSUMED_RECORDS: Counter = "trunkline_log_consumed_records_total" ["topic": Topic, "group": ConsumerGroup]
         "Records taken from the log.",
     LOG_CONSUMER_LAG_RECORDS: Gauge = "trunkline_log_consumer_lag_records" ["topic": Topic, "group": ConsumerGroup, "partition": Partition]

@@ -44,6 +44,7 @@ pub async fn run(mut open: impl AsyncFnMut() -> Subject) {
         later_comes_in_order,
         intents_of_one_shard,
         quarantine_of_one_and_all,
+        node::a_step_needs_its_lease,
         node::a_lease_has_one_holder,
         node::a_lease_ends_with_its_time,
         node::a_lease_is_given_back_by_its_holder_only,

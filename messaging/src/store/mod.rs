@@ -13,18 +13,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::BoxFuture;
 use crate::clock::{SharedClock, Timestamp};
 use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId, TenantId};
 use crate::state::FeedPosition;
 
 pub mod embedded;
+pub mod lazy;
+#[cfg(feature = "scylla")]
+pub mod scylla;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 
 /// The queue in `later` that a row stands in: a destination's, or the shard's timers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Queue {
     /// Of an account or endpoint (its 16 bytes).
     Destination([u8; 16]),
@@ -33,7 +38,7 @@ pub enum Queue {
 }
 
 /// A row's key. The variant is the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Key {
     /// `state::Conversation`, sealed.
     Conversation(TenantId, ConversationId),
@@ -121,6 +126,9 @@ pub enum StoreError {
     /// Another change came first (directory, lease).
     #[error("changed by another in between")]
     Conflict,
+    /// The lease that this was to be written under has run out.
+    #[error("the lease has run out")]
+    Unheld,
     /// Closed.
     #[error("store closed")]
     Closed,
@@ -151,6 +159,15 @@ pub enum LeaseAnswer {
 /// Rows of the directory, by the text form of their ids.
 pub type DirectoryRows = Vec<(String, Vec<u8>)>;
 
+/// A lease that is worked under, and whether it still holds.
+#[derive(Clone)]
+pub struct Held {
+    /// The lease.
+    pub lease: Lease,
+    /// Whether it holds at this moment, on the monotonic clock, with a margin.
+    pub holds: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
 /// A store. The contract stands at the top of this file.
 pub trait Store: Send + Sync {
     /// Reads rows; one answer per key, by position.
@@ -159,10 +176,20 @@ pub trait Store: Send + Sync {
     fn scan(&self, scan: Scan, limit: usize) -> BoxFuture<'_, Result<Vec<Found>, StoreError>>;
     /// Writes a batch.
     fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Writes the batch of a shard's step as one, under the shard's lease: whoever takes the lease next finds all of it or nothing.
+    /// [`StoreError::Unheld`] when the lease does not hold any more; then nothing of it counts. Only a store whose `apply` is
+    /// atomic may leave this as it is.
+    fn apply_step(&self, held: &Held, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+        if !(held.holds)() {
+            return Box::pin(std::future::ready(Err(StoreError::Unheld)));
+        }
+        self.apply(batch, durability)
+    }
     /// Makes everything that was applied survive power loss.
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Takes or renews the lease on a shard: free, expired or the caller's own. A new owner gets a higher epoch.
+    /// Takes or renews the lease on a shard: free, expired or the caller's own. A new owner gets a higher epoch; the caller's own
+    /// keeps its epoch even after its end, when nobody had it in between.
     fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>>;
     /// Gives a lease back, if it is still the caller's.
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -39,6 +39,7 @@ fn show(file: Option<&Path>, context: &mut Context) -> Result<(), Failure> {
     Ok(context.screen.pretty(&Value::Array(loaded.effective().into_iter().map(row).collect()))?)
 }
 
-fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
+/// The configuration that `serve` would have.
+pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
     Config::load(RunMode::Serve, file, std::env::vars(), &[]).map_err(|errors| Failure::Config(errors.to_string()))
 }

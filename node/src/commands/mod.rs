@@ -17,6 +17,7 @@ pub mod output;
 mod resource;
 pub mod runtime;
 pub mod send;
+pub mod servers;
 pub mod tail;
 pub mod tenant;
 
@@ -189,6 +190,8 @@ async fn dispatch(command: Option<Command>, context: &mut Context) -> Result<(),
         Command::Key(command) => key::run(command, context).await,
         Command::CheckConfig(args) => config::check(args.config.as_deref(), context),
         Command::Config(command) => config::run(command, context),
+        Command::Topics(command) => servers::topics(command, context).await,
+        Command::Migrate(command) => servers::migrate(command, context).await,
         Command::Healthcheck(args) => health::run(args, context).await,
         Command::Version => version(context),
         Command::Dev(_) | Command::Serve(_) | Command::Bench(_) | Command::BenchBare(_) => {

@@ -10,10 +10,10 @@ use messaging::ids::{EventId, IdHasher, MessageId};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Reason, Status, Step};
 use messaging::record::{Command, Record};
-use messaging::state::{Awaiting, Conversation, Direction, MessageMeta};
+use messaging::state::{Conversation, Direction, MessageMeta};
 use messaging::store::Key;
 
-use super::{account_of, data, event_id, inbound_message_id, plain_data, quoted, state_for, window};
+use super::{account_of, data, event_id, inbound_message_id, plain_data, quoted, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
 
 /// The platform ids of messages that a piece refers to.
@@ -48,16 +48,15 @@ pub fn pointers(record: &Record, inbound: &Inbound, state: Option<&Conversation>
         keys.push(Key::Pointer(tenant, id.0));
     }
     if let (InboundBody::Watermark { .. }, Some(state)) = (&inbound.body, state) {
-        let waiting = state.awaiting.iter();
-        keys.extend(waiting.map(|one| Key::Message(tenant, record.conversation, one.at, one.message)));
+        keys.extend(watermark::keys(tenant, record.conversation, state));
+    }
+    if let InboundBody::Echo { .. } = inbound.body {
+        // An echo of our own send has the send's platform id.
+        keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, &inbound.platform_id)));
     }
     let surely_new = newest.is_none_or(|newest| inbound.at > newest) && inbound.at > Timestamp::ZERO;
     if !surely_new {
         keys.push(seen_key(record, inbound, ids));
-        if let InboundBody::Echo { .. } = inbound.body {
-            // An echo of our own send has the send's platform id.
-            keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, &inbound.platform_id)));
-        }
     }
     keys
 }
@@ -124,7 +123,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
             );
             about_message(desk, record, inbound, EventType::MessageReaction, &head)?
         }
-        InboundBody::Watermark { status, upto, messages } => watermark(desk, record, inbound, *status, *upto, messages)?,
+        InboundBody::Watermark { status, upto, messages } => watermark::apply(desk, record, inbound.at, *status, *upto, messages)?,
         InboundBody::Resource { event, name, data } => {
             let extra = format!(r#","{name}":{data}"#);
             if handle.scheme() == "account" {
@@ -322,53 +321,10 @@ fn status(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, update: &Stat
     let attempt = message.meta.attempt;
     let step = Step { at, status: update.status, reason: update.reason, detail: update.detail.clone(), attempt };
     let moved = desk.advance(tenant, &mut message, step, &extra)?;
+    if moved && update.status == Status::Sent {
+        watermark::wait(desk, tenant, &mut message)?;
+    }
     Ok(if moved { Outcome::Done } else { Outcome::Duplicate })
-}
-
-/// Everything of ours up to a point was delivered or read. Bounded by what the conversation remembers as waiting.
-fn watermark(
-    desk: &mut Desk<'_>,
-    record: &Record,
-    inbound: &Inbound,
-    status: Status,
-    upto: Timestamp,
-    messages: &[String],
-) -> Result<Outcome, Unfit> {
-    let tenant = record.tenant;
-    let at = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at };
-    let mut named = Vec::new();
-    for platform_id in messages {
-        let reference = desk.world.ids.platform_ref(tenant.id(), record.account, platform_id);
-        let found = desk.message_by_platform_id(tenant, record.account, reference)?;
-        named.extend(found.map(|message| message.id));
-    }
-    let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
-    let of_named = state.awaiting.iter().filter(|one| named.contains(&one.message)).map(|one| one.sent_at).max();
-    let mark = if upto == Timestamp::ZERO { of_named.unwrap_or(Timestamp::ZERO) } else { upto };
-    let waiting: Vec<Awaiting> = state.awaiting.clone();
-    let mut moved_any = false;
-    for one in waiting.iter().filter(|one| one.sent_at <= mark || named.contains(&one.message)) {
-        let place = (record.conversation, one.at, one.message);
-        let Some(mut message) = desk.message_at(tenant, place)? else { continue };
-        let attempt = message.meta.attempt;
-        let step = Step { at, status, reason: None, detail: None, attempt };
-        moved_any |= desk.advance(tenant, &mut message, step, "")?;
-    }
-    named.retain(|id| !waiting.iter().any(|one| one.message == *id));
-    // Named, and forgotten as waiting: a conversation with many sends.
-    for id in named {
-        let Some(mut message) = desk.message(tenant, id)? else { continue };
-        let attempt = message.meta.attempt;
-        let is_ours = message.meta.direction == Direction::Out && desk.states.contains_key(&message.conversation);
-        if is_ours {
-            moved_any |= desk.advance(tenant, &mut message, Step { at, status, reason: None, detail: None, attempt }, "")?;
-        }
-    }
-    if status == Status::Read {
-        let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
-        state.awaiting.retain(|one| one.sent_at > mark);
-    }
-    Ok(if moved_any { Outcome::Done } else { Outcome::Duplicate })
 }
 
 /// A status of a message that was not sent through us: told, with the platform's id only.
@@ -478,7 +434,11 @@ fn reachable_again(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, reac
 
 fn personal_event(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind: EventType, extra: &str) -> Result<Outcome, Unfit> {
     let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
-    let data = plain_data(state, extra);
+    let mut extra = extra.to_owned();
+    if !inbound.context.is_empty() {
+        let _ = write!(extra, r#","context":{}"#, serde_json::to_string(&inbound.context).expect("json serialises"));
+    }
+    let data = plain_data(state, &extra);
     let id = event_id(record, inbound, kind_name(&inbound.body), desk.world.ids);
     emit(desk, record, inbound, kind, id, None, true, &data, Home::Event, None)?;
     Ok(Outcome::Done)

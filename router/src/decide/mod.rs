@@ -18,6 +18,7 @@ use crate::desk::{Desk, Unfit};
 
 pub mod inbound;
 pub mod outbound;
+pub mod watermark;
 pub mod window;
 
 /// A record, parsed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use messaging::channels::{Outgoing, channel};
+use messaging::channels::Outgoing;
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle};
 use messaging::directory::AccountState;
@@ -11,11 +11,11 @@ use messaging::ids::{ConversationId, IdHasher, MessageId};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Reason, Status, Step, Throttled, Verdict};
 use messaging::record::{Command, Record, SendCommand};
-use messaging::state::{Awaiting, Conversation, Direction, MessageMeta, Pointer};
+use messaging::state::{Conversation, Direction, MessageMeta, Pointer};
 use messaging::store::Key;
 use messaging::tenant::Tenant;
 
-use super::{account_of, plain_data, state_for, window};
+use super::{account_of, plain_data, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
 use crate::plan::{Go, IntentRow, LaterRow, LaterWork, Sending, Task, Work};
 
@@ -333,18 +333,6 @@ fn count_free(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, by: i32) 
     Ok(())
 }
 
-/// Remembers a message that went out, where the platform tells what became of it by watermark.
-fn await_watermark(desk: &mut Desk<'_>, message: &OpenMessage) {
-    let Some((_, state)) = desk.states.get_mut(&message.conversation) else { return };
-    if !channel(state.channel).has_watermarks() || matches!(message.meta.kind.as_str(), "read" | "typing" | "reaction") {
-        return;
-    }
-    let written = message.meta.history.iter().rev().find(|step| step.status == Status::Sending);
-    let sent_at = written.map_or(message.meta.accepted_at, |step| step.at);
-    state.await_watermark(Awaiting { message: message.id, at: message.at, sent_at });
-    desk.touch(message.conversation);
-}
-
 /// What follows a platform's verdict for the task.
 #[derive(Debug, PartialEq, Eq)]
 pub enum After {
@@ -390,7 +378,7 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
             if !desk.advance(tenant, &mut message, step(Status::Sent, None, None), "")? {
                 desk.save(tenant, &mut message)?;
             }
-            await_watermark(desk, &message);
+            watermark::wait(desk, tenant, &mut message)?;
             learn(desk, tenant, sending, &message, &handles);
             Ok(After::Settled)
         }

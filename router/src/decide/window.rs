@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use messaging::channels::{WindowRule, channel};
 use messaging::clock::Timestamp;
+use messaging::content::Handle;
 use messaging::event::EventType;
 use messaging::ids::ConversationId;
 use messaging::metrics;
@@ -33,7 +34,8 @@ pub enum Leave {
 pub fn rule(desk: &Desk<'_>, tenant: Tenant, conversation: &Conversation) -> Result<Option<WindowRule>, Unfit> {
     let settings = desk.settings(conversation.channel)?;
     let account = account_of(desk, tenant, conversation.account)?;
-    Ok(channel(conversation.channel).window(settings, account))
+    let to = conversation.handles.first().cloned().unwrap_or_else(Handle::account);
+    Ok(channel(conversation.channel).window_for(settings, account, &to))
 }
 
 /// Whether free text may be written now, or why not.
@@ -66,8 +68,8 @@ pub fn judge(
 /// The person did what opens the window: it runs from the earlier of the platform's time and ours.
 pub fn open(desk: &mut Desk<'_>, record: &Record, platform_at: Timestamp, from_ad: bool) -> Result<(), Unfit> {
     let settings = desk.settings(record.channel)?;
-    let account = account_of(desk, record.tenant, record.account)?;
-    let Some(rule) = channel(record.channel).window(settings, account) else { return Ok(()) };
+    let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
+    let Some(rule) = rule(desk, record.tenant, state)? else { return Ok(()) };
     let length = if from_ad { rule.after_ad } else { rule.length };
     let from = if platform_at == Timestamp::ZERO { record.accepted_at } else { platform_at.min(record.accepted_at) };
     let until = from.plus(length);

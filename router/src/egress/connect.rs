@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::guard::{Policy, canonical};
+use super::guard::{Blocked, Policy, canonical};
 use super::{BadRoot, CallError, ErrorKind, Host, Settings, Target};
 
 /// Most look-ups at once: each holds a thread of the blocking pool for as long as the system's resolver takes.
@@ -74,6 +74,8 @@ pub(super) struct Dialer {
     policy: Policy,
     resolver: Arc<dyn Resolver>,
     tls: TlsConnector,
+    /// The same without the protocol's name: mail has none.
+    mail_tls: TlsConnector,
     timeout: Duration,
 }
 
@@ -89,18 +91,15 @@ impl Dialer {
             .map_err(BadRoot)?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let mail_tls = TlsConnector::from(Arc::new(config.clone()));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let tls = TlsConnector::from(Arc::new(config));
-        Ok(Self { policy: settings.policy.clone(), resolver, tls, timeout: settings.connect_timeout })
+        Ok(Self { policy: settings.policy.clone(), resolver, tls, mail_tls, timeout: settings.connect_timeout })
     }
 
     /// A new connection to the destination. Every failure is before the write: nothing of a request has left.
     pub(super) async fn connect(&self, target: &Target) -> Result<Wire, CallError> {
-        let addresses = self.addresses(target).await?;
-        let dialling = within(self.timeout, dial(addresses));
-        let tcp = dialling.await.map_err(|error| CallError::before(ErrorKind::Connect, describe(&error)))?;
-        // Requests go out in one write; waiting for more only adds latency. A socket that refuses still works.
-        let _ = tcp.set_nodelay(true);
+        let tcp = self.tcp(target, |ip| self.policy.check_call(target.tls, ip, target.port)).await?;
         if !target.tls {
             return Ok(Wire::Plain(tcp));
         }
@@ -109,8 +108,28 @@ impl Dialer {
         handshake.map(|tls| Wire::Tls(Box::new(tls))).map_err(|error| CallError::before(ErrorKind::Tls, describe(&error)))
     }
 
-    /// The addresses to dial, in order: only those that passed the policy, exactly as they were judged.
-    async fn addresses(&self, target: &Target) -> Result<VecDeque<SocketAddr>, CallError> {
+    /// A new connection to a relay, not yet protected; `target.tls`: whether it will be.
+    pub(super) async fn mail_tcp(&self, target: &Target) -> Result<TcpStream, CallError> {
+        self.tcp(target, |ip| self.policy.check_mail(target.tls, ip, target.port)).await
+    }
+
+    /// Protects a connection to a relay.
+    pub(super) async fn mail_tls(&self, host: &Host, tcp: TcpStream) -> Result<TlsStream<TcpStream>, CallError> {
+        let handshake = within(self.timeout, self.mail_tls.connect(server_name(host)?, tcp)).await;
+        handshake.map_err(|error| CallError::before(ErrorKind::Tls, describe(&error)))
+    }
+
+    async fn tcp(&self, target: &Target, check: impl Fn(IpAddr) -> Result<(), Blocked>) -> Result<TcpStream, CallError> {
+        let addresses = self.addresses(target, check).await?;
+        let dialling = within(self.timeout, dial(addresses));
+        let tcp = dialling.await.map_err(|error| CallError::before(ErrorKind::Connect, describe(&error)))?;
+        // Requests go out in one write; waiting for more only adds latency. A socket that refuses still works.
+        let _ = tcp.set_nodelay(true);
+        Ok(tcp)
+    }
+
+    /// The addresses to dial, in order: only those that passed the check, exactly as they were judged.
+    async fn addresses(&self, target: &Target, check: impl Fn(IpAddr) -> Result<(), Blocked>) -> Result<VecDeque<SocketAddr>, CallError> {
         let found = match &target.host {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => {
@@ -122,7 +141,7 @@ impl Dialer {
         let mut refusal = None;
         for ip in found.into_iter().take(ADDRESSES_MAX) {
             let ip = canonical(ip);
-            match self.policy.check_call(target.tls, ip, target.port) {
+            match check(ip) {
                 Ok(()) => checked.push_back(SocketAddr::new(ip, target.port)),
                 Err(blocked) => refusal = Some(blocked),
             }

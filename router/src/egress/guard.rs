@@ -48,6 +48,9 @@ impl AllowedNetwork {
     }
 }
 
+/// The ports of public relays that mail is submitted to; port 25 is between relays.
+const MAIL_PORTS: [u16; 5] = [465, 587, 2465, 2525, 2587];
+
 /// Text that is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadNetwork {
@@ -151,6 +154,9 @@ pub enum Blocked {
     /// No TLS.
     #[error("http without TLS is not allowed")]
     PlainHttp,
+    /// No TLS.
+    #[error("mail without TLS goes to loopback only")]
+    PlainMail,
 }
 
 impl Policy {
@@ -180,6 +186,22 @@ impl Policy {
             return Ok(());
         }
         Err(Blocked::PlainHttp)
+    }
+
+    /// Whether mail may be submitted to this address on this port. Without TLS only to this machine, when it is allow-listed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_mail(&self, tls: bool, ip: IpAddr, port: u16) -> Result<(), Blocked> {
+        let ip = canonical(ip);
+        if !tls && !ip.is_loopback() {
+            return Err(Blocked::PlainMail);
+        }
+        if self.allows(ip, port) {
+            return Ok(());
+        }
+        check_public(ip)?;
+        if MAIL_PORTS.contains(&port) { Ok(()) } else { Err(Blocked::Port) }
     }
 
     fn allows(&self, ip: IpAddr, port: u16) -> bool {

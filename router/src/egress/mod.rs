@@ -80,6 +80,8 @@ struct Shared {
     clock: SharedClock,
     /// Idle connections of all clients.
     idle: AtomicUsize,
+    /// Relays with their connections.
+    relays: mail::Relays,
 }
 
 impl Door {
@@ -97,7 +99,7 @@ impl Door {
     /// When an extra root is not a usable certificate.
     pub fn with_resolver(settings: Settings, clock: SharedClock, resolver: Arc<dyn Resolver>) -> Result<Self, BadRoot> {
         let dialer = Dialer::new(&settings, resolver)?;
-        Ok(Self(Arc::new(Shared { settings, dialer, clock, idle: AtomicUsize::new(0) })))
+        Ok(Self(Arc::new(Shared { settings, dialer, clock, idle: AtomicUsize::new(0), relays: mail::Relays::default() })))
     }
 
     /// What may be called.

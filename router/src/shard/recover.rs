@@ -16,9 +16,9 @@ fn note_parked(found: &[messaging::store::Found], settled: u64, parked: &mut Par
     }
 }
 
-impl Shard {
+impl Shard<'_> {
     /// Takes up what the former owner left: `later`, intents whose fate is unknown, and unsettled events of the feed.
-    pub(super) async fn recover(&mut self) {
+    pub(super) async fn recover(&mut self) -> Result<(), Lost> {
         let stored = self.read(vec![Key::Progress(self.id)]).await.pop().flatten();
         let settled = stored.and_then(|bytes| postcard::from_bytes::<FeedProgress>(&bytes).ok()).unwrap_or_default().settled;
         let mut parked = Parked::default();
@@ -31,9 +31,10 @@ impl Shard {
             self.load_queues(settled, &mut parked).await;
         }
         let now = self.parts.clock.now();
-        self.recover_intents(now).await;
-        self.recover_feed(settled, &parked, now).await;
+        self.recover_intents(now).await?;
+        self.recover_feed(settled, &parked, now).await?;
         self.note_progress();
+        Ok(())
     }
 
     fn load_later(&mut self, found: Vec<messaging::store::Found>) {
@@ -67,7 +68,7 @@ impl Shard {
         }
     }
 
-    async fn recover_intents(&mut self, now: Timestamp) {
+    async fn recover_intents(&mut self, now: Timestamp) -> Result<(), Lost> {
         let directory = self.parts.keeper.shared().load_full();
         let found = self.scan(Scan::Intents(self.id), usize::MAX).await;
         let mut intents = Vec::new();
@@ -81,7 +82,7 @@ impl Shard {
             intents.push((tenant, message));
         }
         if intents.is_empty() {
-            return;
+            return Ok(());
         }
         tracing::warn!(shard = self.id, count = intents.len(), "sends of unknown fate left by the former owner");
         self.fetch_states(&directory, conversations).await;
@@ -106,10 +107,10 @@ impl Shard {
         let (writes, _) = desk.finish();
         self.states = states;
         self.feed = feed;
-        self.apply(writes, Durability::Synced).await;
+        self.apply(writes, Durability::Synced).await
     }
 
-    async fn recover_feed(&mut self, settled: u64, parked: &Parked, now: Timestamp) {
+    async fn recover_feed(&mut self, settled: u64, parked: &Parked, now: Timestamp) -> Result<(), Lost> {
         let directory = self.parts.keeper.shared().load_full();
         let mut found: Vec<(Tenant, EventRow, FeedPosition)> = Vec::new();
         for row in directory.tenants() {
@@ -143,9 +144,9 @@ impl Shard {
             self.place_tasks(&mut desk, tasks, owners, &mut offers, now);
             let (writes, _) = desk.finish();
             self.states = states;
-            self.apply(writes, Durability::Buffered).await;
+            self.apply(writes, Durability::Buffered).await?;
         }
-        self.offer_all(offers, now).await;
+        self.offer_all(offers, now).await
     }
 
     async fn rebuild_deliveries(

@@ -28,6 +28,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+/// What the platform calls the account.
+pub const ACCOUNT_ID: &str = "106540352242922";
 pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -144,6 +146,13 @@ impl ShardReader for MemReader {
                 news.await;
             }
         })
+    }
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), LogError>> {
+        let inner = self.inner.lock().unwrap();
+        for topic in Topic::ALL {
+            self.next[topic.index()] = inner.finished.get(&(topic.index(), self.shard)).copied().unwrap_or_default();
+        }
+        Box::pin(async { Ok(()) })
     }
     fn take(&mut self, topic: Topic, max: usize) -> BoxFuture<'_, Result<Vec<Entry>, LogError>> {
         let entries = self.waiting(topic, max);
@@ -315,6 +324,7 @@ fn parse(buffer: &[u8]) -> Option<(HashMap<String, String>, String, usize)> {
 // ---- the rig -------------------------------------------------------------------------------------------------------
 
 pub struct Rig {
+    pub kind: ChannelKind,
     pub clock: Arc<ManualClock>,
     pub inbox: Arc<Server>,
     pub platform: Arc<Server>,
@@ -343,26 +353,41 @@ fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
         window_warning: hour,
         ..ChannelSettings::default()
     };
-    BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0))])
+    let email = ChannelSettings { timeout: Duration::from_secs(10), per_account: 100.0, ..ChannelSettings::default() };
+    let mut settings =
+        BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0)), (ChannelKind::Email, email)]);
+    for kind in [ChannelKind::Messenger, ChannelKind::Instagram] {
+        settings.insert(kind, ChannelSettings { per_page: 35.0, ..of(35.0, 1.0) });
+    }
+    settings
 }
 
 impl Rig {
     pub async fn start() -> Self {
+        Self::start_on(ChannelKind::Whatsapp).await
+    }
+
+    /// With an account of this channel (WhatsApp, Messenger or Instagram).
+    pub async fn start_on(kind: ChannelKind) -> Self {
         let clock = ManualClock::at(SystemClock::default().now());
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::from_root(&[7; 32]);
         let log = Arc::new(MemLog { inner: Arc::default(), news: Arc::default(), clock: clock.clone() });
         let inbox = Server::start(|_| String::new()).await;
-        let platform =
-            Server::start(|n| format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#)).await;
+        let platform = Server::start(move |n| match kind {
+            ChannelKind::Whatsapp => format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#),
+            _ => format!(r#"{{"recipient_id":"42","message_id":"m_{n}"}}"#),
+        })
+        .await;
         let store = open(&dir, &clock);
         let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
         let tenant_id = TenantId([1; 16]);
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
-        let rows = rows(&keyring, tenant_id, account, endpoint, &platform.url, &inbox.url, clock.now());
+        let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
         let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock);
         Self {
+            kind,
             tenant: Tenant::for_tests(tenant_id),
             clock,
             inbox,
@@ -378,6 +403,79 @@ impl Rig {
             dir,
             next_message: std::sync::atomic::AtomicU64::new(1),
         }
+    }
+
+    /// Adds an account of the tenant; `public` are its members, all its secrets are `secret`.
+    pub async fn add_account(&self, id: AccountId, channel: ChannelKind, public: &[(&str, &str)], secrets: &[(&str, &str)]) {
+        let (tenant, now) = (self.tenant.id(), self.clock.now());
+        let directory = self.keeper.shared().load_full();
+        let key = directory.tenant_key(self.tenant).unwrap();
+        let pair = |value: &str| SecretPair::new(Secret::new(value), now);
+        let secrets: BTreeMap<String, SecretPair> = secrets.iter().map(|(name, value)| ((*name).to_owned(), pair(value))).collect();
+        let row = AccountRow {
+            id,
+            tenant,
+            channel,
+            name: channel.name().into(),
+            api_base: None,
+            public: public.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            secrets: messaging::seal::Sealed::from_stored(key.seal_value(&account_aad(tenant, id), &secrets).into_bytes()),
+            state: AccountState::Active,
+            state_reason: None,
+            created_at: now,
+            revision: 1,
+        };
+        self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await.unwrap();
+    }
+
+    /// Puts the pieces of an authentic webhook of an account onto the log.
+    pub async fn hook(&self, id: AccountId, headers: &[(&str, &str)], body: impl Into<Bytes>) {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let (body, directory) = (body.into(), self.keeper.shared().load_full());
+        let account = directory.account(id).unwrap().clone();
+        let request = WebhookRequest { is_post: true, query: "", headers: &map, body: &body, now: self.clock.now(), fetched: None };
+        let received = messaging::channels::channel(account.channel).receive(&request, &account.verifier).unwrap();
+        let messaging::channels::Received::Pieces(pieces) = received else { panic!("no pieces") };
+        for piece in pieces {
+            let conversation = self.keyring.ids().conversation(self.tenant.id(), id, piece.handle().expose());
+            let record = Record::inbound(account.owner, account.channel, conversation, &piece, self.clock.now());
+            self.append(record, Topic::Inbound).await;
+        }
+    }
+
+    /// Sends through an account.
+    pub async fn send_from(
+        &self,
+        id: AccountId,
+        channel: ChannelKind,
+        to: &Handle,
+        content: Content,
+        reply_to: Option<MessageId>,
+    ) -> MessageId {
+        let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let message = self.keyring.ids().keyed_message(self.tenant.id(), &n.to_string());
+        let send = SendCommand {
+            message,
+            to: to.clone(),
+            content,
+            reply_to,
+            fallback: None,
+            tag: None,
+            expires_at: None,
+            not_before: None,
+            callback_data: None,
+            metadata: None,
+            fingerprint: [0; 16],
+            possible_duplicate: false,
+        };
+        let conversation = self.keyring.ids().conversation(self.tenant.id(), id, to.expose());
+        let owned = Owned { tenant: self.tenant, account: id };
+        let record = Record::command(owned, channel, conversation, &Command::Send(Box::new(send)), self.clock.now());
+        self.append(record, Topic::Outbound).await;
+        message
     }
 
     /// Every task of the router ends where it stands; the files stay.
@@ -447,8 +545,8 @@ impl Rig {
         panic!("never linked");
     }
 
-    /// A webhook as WhatsApp would send it, through the real channel, onto the log.
-    async fn webhook(&self, body: String) {
+    /// A webhook as Meta would send it, through the real channel, onto the log.
+    pub async fn webhook(&self, body: String) {
         use hmac::{Hmac, KeyInit, Mac};
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(APP_SECRET.as_bytes()).unwrap();
         mac.update(body.as_bytes());
@@ -459,11 +557,11 @@ impl Rig {
         let directory = self.keeper.shared().load_full();
         let account = directory.account(self.account).unwrap().clone();
         let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body, now: Timestamp::ZERO, fetched: None };
-        let received = messaging::channels::channel(ChannelKind::Whatsapp).receive(&request, &account.verifier).unwrap();
+        let received = messaging::channels::channel(self.kind).receive(&request, &account.verifier).unwrap();
         let messaging::channels::Received::Pieces(pieces) = received else { panic!("no handshake") };
         for piece in pieces {
             let conversation = self.conversation(piece.handle());
-            let record = Record::inbound(self.owned(), ChannelKind::Whatsapp, conversation, &piece, self.clock.now());
+            let record = Record::inbound(self.owned(), self.kind, conversation, &piece, self.clock.now());
             self.append(record, Topic::Inbound).await;
         }
     }
@@ -509,7 +607,11 @@ impl Rig {
     pub async fn send_with(&self, phone: &str, content: Content, edit: impl Fn(&mut SendCommand)) -> MessageId {
         let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let message = self.keyring.ids().keyed_message(self.tenant.id(), &n.to_string());
-        let to = Handle::phone(phone);
+        let to = match self.kind {
+            ChannelKind::Messenger => Handle::new("psid", phone),
+            ChannelKind::Instagram => Handle::new("igsid", phone),
+            _ => Handle::phone(phone),
+        };
         let mut send = SendCommand {
             message,
             to: to.clone(),
@@ -525,9 +627,10 @@ impl Rig {
             possible_duplicate: false,
         };
         edit(&mut send);
+        let to = send.to.clone();
         let command = Command::Send(Box::new(send));
         let conversation = self.conversation(&to);
-        let record = Record::command(self.owned(), ChannelKind::Whatsapp, conversation, &command, self.clock.now());
+        let record = Record::command(self.owned(), self.kind, conversation, &command, self.clock.now());
         self.append(record, Topic::Outbound).await;
         message
     }
@@ -614,10 +717,9 @@ fn run(
 }
 
 fn rows(
+    kind: ChannelKind,
     keyring: &Keyring,
-    tenant: TenantId,
-    account: AccountId,
-    endpoint: EndpointId,
+    (tenant, account, endpoint): (TenantId, AccountId, EndpointId),
     platform: &str,
     inbox: &str,
     now: Timestamp,
@@ -640,10 +742,10 @@ fn rows(
         DirectoryRow::Account(AccountRow {
             id: account,
             tenant,
-            channel: ChannelKind::Whatsapp,
+            channel: kind,
             name: "number".into(),
             api_base: Some(platform.to_owned()),
-            public: BTreeMap::from([("phone_number_id".to_owned(), "106540352242922".to_owned())]),
+            public: ["phone_number_id", "page_id", "instagram_id"].map(|name| (name.to_owned(), ACCOUNT_ID.to_owned())).into(),
             secrets: messaging::seal::Sealed::from_stored(key.seal_value(&account_aad(tenant, account), &secrets).into_bytes()),
             state: AccountState::Active,
             state_reason: None,

@@ -1,7 +1,6 @@
 //! Facebook Messenger.
 //!
-//! NOT FILLED YET: `receive`, `parse`, `check`, `request` and `outcome` refuse everything. What stands here as data (members of
-//! accounts, recipients, window, budgets, cost of refusals) is the platform's.
+//! Events, sends and answers are Meta's, see `channels::meta`; what stands here is what is particular to this product.
 
 use std::time::Duration;
 
@@ -10,13 +9,24 @@ use super::*;
 /// The channel.
 pub struct Messenger;
 
-/// What is not there yet.
-const NOT_FILLED: &str = "messenger is not filled yet";
+/// What is Messenger's own.
+const PRODUCT: meta::Product = meta::Product {
+    name: "messenger",
+    object: "page",
+    scheme: "psid",
+    identity: "page_id",
+    probe_fields: "name",
+    text: meta::TextLimit::Characters(2000),
+    referral_opens: true,
+    says_type: true,
+    has_metadata: true,
+    has_templates: true,
+    pictures_max: 1,
+    only_reaction: None,
+    has_heart: false,
+};
 /// The members of a `to` object, one of them.
 const TO: &[&str] = &["psid", "comment_id"];
-
-/// What a person of the business may still write after the window.
-const TAGS: &[TagRule] = &[TagRule { name: "human_agent", length: Duration::from_secs(7 * 24 * 3_600) }];
 
 impl Channel for Messenger {
     fn kind(&self) -> ChannelKind {
@@ -35,12 +45,15 @@ impl Channel for Messenger {
         Verifier::Meta { app_secrets: mac_states(secrets.get("app_secret")), verify_tokens: live_secrets(secrets.get("verify_token")) }
     }
 
-    fn receive(&self, _request: &WebhookRequest<'_>, _verifier: &Verifier) -> Result<Received, Refusal> {
-        Err(Refusal::Unauthentic)
+    fn receive(&self, request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
+        if let Some(reply) = meta::authentic(request, verifier)? {
+            return Ok(Received::Handshake(reply));
+        }
+        Ok(Received::Pieces(meta::pieces(&PRODUCT, request.body)))
     }
 
-    fn parse(&self, _piece: &[u8]) -> Result<Inbound, Malformed> {
-        Err(Malformed(NOT_FILLED.to_owned()))
+    fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
+        meta::parse(&PRODUCT, piece)
     }
 
     fn window(&self, settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
@@ -48,13 +61,17 @@ impl Channel for Messenger {
             length: settings.window,
             after_ad: settings.ad_window.max(settings.window),
             cap: None,
-            tags: TAGS,
+            tags: meta::TAGS,
             otherwise: Some("human_agent"),
         })
     }
 
+    fn window_for(&self, settings: &ChannelSettings, account: &Account, to: &Handle) -> Option<WindowRule> {
+        if to.scheme() == meta::COMMENT { Some(meta::PRIVATE_REPLY) } else { self.window(settings, account) }
+    }
+
     fn tags(&self) -> &'static [TagRule] {
-        TAGS
+        meta::TAGS
     }
 
     fn has_watermarks(&self) -> bool {
@@ -103,29 +120,32 @@ impl Channel for Messenger {
     }
 
     fn recipient_json(&self, handle: &Handle) -> Value {
-        let name = TO.iter().find(|name| scheme(name) == handle.scheme()).unwrap_or(&TO[0]);
-        Value::Object(Map::from_iter([((*name).to_owned(), handle.value().into())]))
+        let name = TO.iter().find(|name| scheme(name) == handle.scheme());
+        Value::Object(name.map(|name| ((*name).to_owned(), handle.value().into())).into_iter().collect())
     }
 
     fn nobody(&self) -> Handle {
         Handle::new("psid", "0")
     }
 
-    fn check(&self, _content: &Content, _to: &Handle) -> Vec<Fault> {
-        vec![Fault::new("/type", NOT_FILLED)]
+    fn check(&self, content: &Content, to: &Handle) -> Vec<Fault> {
+        meta::check(&PRODUCT, content, to)
     }
 
-    fn request(&self, _send: &Outgoing<'_>, _account: &Account, _settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
-        Err(Unsendable(NOT_FILLED.to_owned()))
+    fn request(&self, send: &Outgoing<'_>, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        meta::request(&PRODUCT, send, account, settings)
     }
 
-    fn outcome(&self, _send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
-        Verdict::Unknown { reason: Reason::ServerError, detail: format!("http {}: {NOT_FILLED}", response.status) }
+    fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
+        meta::outcome(send, response)
+    }
+
+    fn holds(&self, _send: &Outgoing<'_>, response: &HttpResponse) -> Vec<Hold> {
+        meta::holds(response)
     }
 
     fn probe(&self, account: &Account, settings: &ChannelSettings) -> HttpRequest {
-        let url = format!("{}/{}/{}?fields=name", settings.base(account), settings.api_version, account.public("page_id"));
-        HttpRequest { method: http::Method::GET, url, headers: Vec::new(), body: bytes::Bytes::new() }
+        meta::probe(&PRODUCT, account, settings)
     }
 
     fn settlement(&self) -> Settlement {

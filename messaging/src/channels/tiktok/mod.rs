@@ -1,19 +1,41 @@
 //! TikTok Business Messaging.
 //!
-//! NOT FILLED YET: `receive`, `parse`, `check`, `request` and `outcome` refuse everything. What stands here as data (members of
-//! accounts, recipients, window, budgets, cost of refusals) is the platform's.
+//! In the order of a message's path: `wire` names the shape of a webhook and says whom it concerns, `receive` verifies and splits,
+//! `parse` (with `content`) says what happened, `check` knows the limits, `send` builds the calls, `outcome` judges the answers.
+//! `oauth` is the pure part of keeping the tokens alive: they last a day, and the refresh token changes when it is used.
+//!
+//! The platform documents little, and in beta: where its rules are unsure the stricter one holds (24 h, 10 messages, nothing after).
 
 use std::time::Duration;
 
 use super::*;
 
+mod check;
+mod content;
+pub mod oauth;
+mod outcome;
+mod parse;
+mod receive;
+mod send;
+mod wire;
+
 /// The channel.
 pub struct Tiktok;
 
-/// What is not there yet.
-const NOT_FILLED: &str = "tiktok is not filled yet";
 /// The members of a `to` object, one of them.
 const TO: &[&str] = &["conversation_id", "comment_id"];
+/// The scheme of a conversation's handle.
+const CONVERSATION: &str = "conversation";
+/// The scheme of a comment's handle: a reply by message goes to a comment, not to a conversation.
+const COMMENT: &str = "comment";
+/// All that the platform allows after the person's word.
+const LONGEST_WINDOW: Duration = secs(48 * 3_600);
+/// How long the platform brings a refused event again. What it brings again keeps its signature, time and all.
+const REDELIVERED_FOR: Duration = secs(72 * 3_600);
+/// How old a signature may be where the account asks for it.
+const SHORT_AGE: Duration = secs(5 * 60);
+/// Longest conversation or comment id, in bytes.
+const TO_BYTES_MAX: usize = 512;
 
 impl Channel for Tiktok {
     fn kind(&self) -> ChannelKind {
@@ -28,16 +50,18 @@ impl Channel for Tiktok {
         Some("business_id")
     }
 
-    fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
-        Verifier::Mac(mac_states(secrets.get("client_secret")))
+    fn verifier(&self, public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
+        let is_short = public.get("signature_age").is_some_and(|age| age == "5m");
+        let max_age = if is_short { SHORT_AGE } else { REDELIVERED_FOR };
+        Verifier::TimedMac { states: mac_states(secrets.get("client_secret")), max_age }
     }
 
-    fn receive(&self, _request: &WebhookRequest<'_>, _verifier: &Verifier) -> Result<Received, Refusal> {
-        Err(Refusal::Unauthentic)
+    fn receive(&self, request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
+        receive::receive(request, verifier)
     }
 
-    fn parse(&self, _piece: &[u8]) -> Result<Inbound, Malformed> {
-        Err(Malformed(NOT_FILLED.to_owned()))
+    fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
+        parse::parse(piece)
     }
 
     fn window(&self, settings: &ChannelSettings, account: &Account) -> Option<WindowRule> {
@@ -45,6 +69,12 @@ impl Channel for Tiktok {
         let length = if account.public("window") == "48h" { LONGEST_WINDOW } else { settings.window };
         let cap = Some(settings.window_cap).filter(|cap| *cap > 0);
         Some(WindowRule { length, after_ad: length, cap, tags: &[], otherwise: None })
+    }
+
+    /// A comment may be answered once by a message, as long as a conversation's window lasts.
+    fn window_for(&self, settings: &ChannelSettings, account: &Account, to: &Handle) -> Option<WindowRule> {
+        let rule = self.window(settings, account)?;
+        if to.scheme() == COMMENT { Some(WindowRule { cap: Some(1), ..rule }) } else { Some(rule) }
     }
 
     fn has_watermarks(&self) -> bool {
@@ -71,7 +101,7 @@ impl Channel for Tiktok {
         RefusalCost {
             status: 503,
             deadline: secs(5),
-            redelivered_for: secs(72 * 3_600),
+            redelivered_for: REDELIVERED_FOR,
             punished_after: None,
             punished_at: None,
             punishment: "",
@@ -80,40 +110,44 @@ impl Channel for Tiktok {
 
     fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
         let (name, value) = only_member(to, TO)?;
-        Ok(Handle::new(scheme(name), value))
+        handle_of(name, value).map_err(|rule| Fault::new(format!("/{name}"), rule))
     }
 
     fn short_recipient(&self, to: &str) -> Result<Handle, Fault> {
-        if to.is_empty() {
-            return Err(Fault::new("", "must not be empty"));
-        }
-        Ok(Handle::new(scheme(TO[0]), to))
+        handle_of(TO[0], to).map_err(|rule| Fault::new("", rule))
     }
 
     fn recipient_json(&self, handle: &Handle) -> Value {
-        let name = TO.iter().find(|name| scheme(name) == handle.scheme()).unwrap_or(&TO[0]);
-        Value::Object(Map::from_iter([((*name).to_owned(), handle.value().into())]))
+        let name = TO.iter().find(|name| scheme(name) == handle.scheme());
+        Value::Object(name.map(|name| ((*name).to_owned(), handle.value().into())).into_iter().collect())
     }
 
     fn nobody(&self) -> Handle {
-        Handle::new("conversation", "0")
+        Handle::new(CONVERSATION, "0")
     }
 
-    fn check(&self, _content: &Content, _to: &Handle) -> Vec<Fault> {
-        vec![Fault::new("/type", NOT_FILLED)]
+    fn check(&self, content: &Content, to: &Handle) -> Vec<Fault> {
+        check::check(content, to)
     }
 
-    fn request(&self, _send: &Outgoing<'_>, _account: &Account, _settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
-        Err(Unsendable(NOT_FILLED.to_owned()))
+    fn request(&self, send: &Outgoing<'_>, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        send::request(send, account, settings)
     }
 
-    fn outcome(&self, _send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
-        Verdict::Unknown { reason: Reason::ServerError, detail: format!("http {}: {NOT_FILLED}", response.status) }
+    fn outcome(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
+        outcome::outcome(send, response)
+    }
+
+    fn holds(&self, send: &Outgoing<'_>, response: &HttpResponse) -> Vec<Hold> {
+        outcome::holds(send, response)
     }
 
     fn probe(&self, account: &Account, settings: &ChannelSettings) -> HttpRequest {
-        let url = format!("{}/open_api/v1.3/tt_user/token_info/get/", settings.base(account));
-        HttpRequest { method: http::Method::GET, url, headers: Vec::new(), body: bytes::Bytes::new() }
+        send::probe(account, settings)
+    }
+
+    fn probed(&self, response: &HttpResponse) -> bool {
+        outcome::is_ok(response)
     }
 
     fn settlement(&self) -> Settlement {
@@ -124,20 +158,35 @@ impl Channel for Tiktok {
 /// The scheme of a member of `to`.
 fn scheme(name: &str) -> &'static str {
     match name {
-        "comment_id" => "comment",
-        _ => "conversation",
+        "comment_id" => COMMENT,
+        _ => CONVERSATION,
     }
+}
+
+/// The handle of a member of `to`, or the rule that its value breaks.
+fn handle_of(name: &str, value: &str) -> Result<Handle, &'static str> {
+    if value.is_empty() {
+        return Err("must not be empty");
+    }
+    if value.len() > TO_BYTES_MAX || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be at most 512 visible ASCII characters");
+    }
+    if name == "comment_id" && !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("must be digits");
+    }
+    Ok(Handle::new(scheme(name), value))
 }
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// All that the platform allows after the person's word.
-const LONGEST_WINDOW: Duration = Duration::from_secs(48 * 3_600);
-
 fn check_window(value: &str) -> Result<(), &'static str> {
     if matches!(value, "24h" | "48h") { Ok(()) } else { Err("must be 24h or 48h") }
+}
+
+fn check_age(value: &str) -> Result<(), &'static str> {
+    if matches!(value, "5m" | "72h") { Ok(()) } else { Err("must be 5m or 72h") }
 }
 
 const FIELDS: &[AccountField] = &[
@@ -161,6 +210,13 @@ const FIELDS: &[AccountField] = &[
         required: false,
         help: "how long free text is allowed after the person's word: 24h (the default) or 48h (all that the platform allows)",
         check: check_window,
+    },
+    AccountField {
+        name: "signature_age",
+        secret: false,
+        required: false,
+        help: "how old a webhook's signature may be: 72h (the default: as long as TikTok brings an event again) or 5m",
+        check: check_age,
     },
     AccountField { name: "access_token", secret: true, required: true, help: "the access token (24 h)", check: check_secret },
     AccountField { name: "refresh_token", secret: true, required: true, help: "the refresh token; it rotates on use", check: check_secret },

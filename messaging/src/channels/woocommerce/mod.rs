@@ -1,19 +1,33 @@
 //! WooCommerce: orders, customers, products and coupons of a shop; notes to customers.
 //!
-//! NOT FILLED YET: `receive`, `parse`, `check`, `request` and `outcome` refuse everything. What stands here as data (members of
-//! accounts, recipients, window, budgets, cost of refusals) is the platform's.
+//! In the order of an event's path: `topic` names what a webhook may be about, `wire` the shape of a piece, `receive` verifies,
+//! `parse` says what happened, `send` builds the calls, `outcome` judges the answers. `pull` is the pure part of reconciliation:
+//! a shop never brings an event again and disables its webhook after a few refusals, so what was missed has to be asked for.
+//!
+//! Two things the platform does not do: it signs the body and **not the headers**, though the topic stands in a header only; and
+//! it says no time, so that repeats are known by what they say (see `parse`).
 
 use std::time::Duration;
 
 use super::*;
 
+mod outcome;
+mod parse;
+pub mod pull;
+mod receive;
+mod send;
+mod topic;
+mod wire;
+
 /// The channel.
 pub struct Woocommerce;
 
-/// What is not there yet.
-const NOT_FILLED: &str = "woocommerce is not filled yet";
 /// The members of a `to` object, one of them.
 const TO: &[&str] = &["order_id", "customer_id"];
+/// The scheme of an order's handle: one that can be written to.
+const ORDER: &str = "order";
+/// The scheme of a customer's handle.
+const CUSTOMER: &str = "customer";
 
 impl Channel for Woocommerce {
     fn kind(&self) -> ChannelKind {
@@ -28,12 +42,12 @@ impl Channel for Woocommerce {
         Verifier::Mac(mac_states(secrets.get("webhook_secret")))
     }
 
-    fn receive(&self, _request: &WebhookRequest<'_>, _verifier: &Verifier) -> Result<Received, Refusal> {
-        Err(Refusal::Unauthentic)
+    fn receive(&self, request: &WebhookRequest<'_>, verifier: &Verifier) -> Result<Received, Refusal> {
+        receive::receive(request, verifier)
     }
 
-    fn parse(&self, _piece: &[u8]) -> Result<Inbound, Malformed> {
-        Err(Malformed(NOT_FILLED.to_owned()))
+    fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
+        parse::parse(piece)
     }
 
     fn window(&self, _settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
@@ -50,6 +64,7 @@ impl Channel for Woocommerce {
             deadline: secs(60),
             redelivered_for: Duration::ZERO,
             punished_after: None,
+            // Its documentation says five in a row, its source disables at the seventh.
             punished_at: Some(5),
             punishment: "the webhook is disabled until someone enables it",
         }
@@ -57,42 +72,41 @@ impl Channel for Woocommerce {
 
     fn recipient(&self, to: &Map<String, Value>) -> Result<Handle, Fault> {
         let (name, value) = only_member(to, TO)?;
+        check_digits(value).map_err(|rule| Fault::new(format!("/{name}"), rule))?;
         Ok(Handle::new(scheme(name), value))
     }
 
     fn short_recipient(&self, to: &str) -> Result<Handle, Fault> {
-        if to.is_empty() {
-            return Err(Fault::new("", "must not be empty"));
-        }
-        Ok(Handle::new(scheme(TO[0]), to))
+        check_digits(to).map_err(|rule| Fault::new("", rule))?;
+        Ok(Handle::new(ORDER, to))
     }
 
     fn recipient_json(&self, handle: &Handle) -> Value {
-        let name = TO.iter().find(|name| scheme(name) == handle.scheme()).unwrap_or(&TO[0]);
-        Value::Object(Map::from_iter([((*name).to_owned(), handle.value().into())]))
+        let name = TO.iter().find(|name| scheme(name) == handle.scheme());
+        Value::Object(name.map(|name| ((*name).to_owned(), handle.value().into())).into_iter().collect())
     }
 
     fn nobody(&self) -> Handle {
-        Handle::new("order", "0")
+        Handle::new(ORDER, "0")
     }
 
-    fn check(&self, _content: &Content, _to: &Handle) -> Vec<Fault> {
-        vec![Fault::new("/type", NOT_FILLED)]
+    fn check(&self, content: &Content, to: &Handle) -> Vec<Fault> {
+        send::check(content, to)
     }
 
-    fn request(&self, _send: &Outgoing<'_>, _account: &Account, _settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
-        Err(Unsendable(NOT_FILLED.to_owned()))
+    fn request(&self, send: &Outgoing<'_>, account: &Account, _settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        send::request(send, account)
     }
 
     fn outcome(&self, _send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
-        Verdict::Unknown { reason: Reason::ServerError, detail: format!("http {}: {NOT_FILLED}", response.status) }
+        outcome::outcome(response)
     }
 
     fn probe(&self, account: &Account, _settings: &ChannelSettings) -> HttpRequest {
-        let url = format!("{}/wp-json/wc/v3/system_status?_fields=environment.version", account.public("source").trim_end_matches('/'));
-        HttpRequest { method: http::Method::GET, url, headers: Vec::new(), body: bytes::Bytes::new() }
+        send::probe(account)
     }
 
+    /// A note that may or may not have been written cannot be told from another with the same text.
     fn settlement(&self) -> Settlement {
         Settlement::Never
     }
@@ -101,13 +115,31 @@ impl Channel for Woocommerce {
 /// The scheme of a member of `to`.
 fn scheme(name: &str) -> &'static str {
     match name {
-        "customer_id" => "customer",
-        _ => "order",
+        "customer_id" => CUSTOMER,
+        _ => ORDER,
     }
 }
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+fn check_source(value: &str) -> Result<(), &'static str> {
+    check_secret(value)?;
+    let rule = "must be the shop's address, such as https://shop.example/, without a query";
+    let uri: http::Uri = value.parse().map_err(|_| rule)?;
+    let is_web = matches!(uri.scheme_str(), Some("https" | "http"));
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    let is_plain = uri.query().is_none() && !value.contains(['@', '#']);
+    if is_web && has_host && is_plain { Ok(()) } else { Err(rule) }
+}
+
+fn check_webhook_secret(value: &str) -> Result<(), &'static str> {
+    check_secret(value)?;
+    if value.contains(['&', '<', '>', '"', '\'']) {
+        return Err("must not contain & < > or quotes: WooCommerce rewrites them before it signs");
+    }
+    Ok(())
 }
 
 const FIELDS: &[AccountField] = &[
@@ -116,14 +148,14 @@ const FIELDS: &[AccountField] = &[
         secret: false,
         required: true,
         help: "the shop's address, such as https://shop.example/",
-        check: check_secret,
+        check: check_source,
     },
     AccountField {
         name: "webhook_secret",
         secret: true,
         required: true,
-        help: "the webhook's secret; avoid & < > and quotes, which WooCommerce rewrites",
-        check: check_secret,
+        help: "the webhook's secret; without & < > and quotes, which WooCommerce rewrites",
+        check: check_webhook_secret,
     },
     AccountField {
         name: "consumer_key",

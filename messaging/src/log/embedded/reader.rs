@@ -30,6 +30,12 @@ impl ShardReader for Reader {
         })
     }
 
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), LogError>> {
+        self.core.state().restart(self.shard);
+        self.core.arrivals[self.shard as usize].notify_one();
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn take(&mut self, topic: Topic, max: usize) -> BoxFuture<'_, Result<Vec<Entry>, LogError>> {
         Box::pin(self.take_records(topic, max))
     }

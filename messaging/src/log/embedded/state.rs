@@ -208,6 +208,19 @@ impl State {
         self.lanes.iter().filter_map(Lane::first_unfinished).min().unwrap_or(self.end).min(self.end)
     }
 
+    /// Goes back to a shard's finished positions: what was taken since comes again.
+    pub(super) fn restart(&mut self, shard: u16) {
+        for lane in self.lanes.iter_mut().skip(shard as usize).step_by(self.partitions as usize) {
+            let first = lane.taken.front().or(lane.waiting.front());
+            if let Some(mark) = first {
+                (lane.scan_from, lane.scan_at) = (Some(mark.start), mark.at);
+            }
+            lane.taken.clear();
+            lane.waiting.clear();
+            lane.cursor = lane.finished.position;
+        }
+    }
+
     /// Takes up to `max` records of a lane from memory, or says what to read.
     pub(super) fn take(&mut self, id: LaneId, max: usize) -> Taken {
         let mut entries = Vec::new();

@@ -59,7 +59,7 @@ impl StoreOutcome {
         match result {
             Ok(_) | Err(StoreError::Conflict) => Self::Ok,
             Err(StoreError::Unavailable(_)) => Self::Unavailable,
-            Err(StoreError::Full | StoreError::Damaged(_) | StoreError::Closed) => Self::Error,
+            Err(StoreError::Full | StoreError::Damaged(_) | StoreError::Unheld | StoreError::Closed) => Self::Error,
         }
     }
 }

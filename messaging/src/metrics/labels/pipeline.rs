@@ -73,6 +73,7 @@ impl From<&AppendError> for LogErrorType {
     fn from(error: &AppendError) -> Self {
         match error {
             AppendError::Full => Self::Full,
+            AppendError::Away => Self::Io,
             AppendError::Closed => Self::Closed,
             AppendError::TooLarge { .. } => Self::TooLarge,
             AppendError::Partition => Self::Partition,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Place, Subject, bytes};
 use crate::clock::Clock;
-use crate::store::{Lease, LeaseAnswer, Store, StoreError};
+use crate::store::{Durability, Held, Key, Lease, LeaseAnswer, Store, StoreError, Write};
 
 const TTL: Duration = Duration::from_secs(10);
 
@@ -20,6 +20,26 @@ async fn refused(store: &dyn Store, shard: u16, owner: u8) -> Lease {
         LeaseAnswer::Held(lease) => panic!("{lease:?} was given twice"),
         LeaseAnswer::HeldByOther(lease) => lease,
     }
+}
+
+/// A step is written while its lease holds, and not at all afterwards.
+pub(super) async fn a_step_needs_its_lease(Subject { store, clock }: Subject, place: Place) {
+    let lease = held(&*store, place.shard(1), 1).await;
+    let (tenant, at) = (place.tenant(1), clock.now());
+    let keys: Vec<Key> = (0..40_u8).map(|n| Key::Conversation(tenant, crate::ids::ConversationId([n; 16]))).collect();
+    let batch = |text: &str| -> Vec<Write> { keys.iter().map(|key| Write::put(*key, text.as_bytes().to_vec(), at)).collect() };
+    let holds = |answer: bool| Held { lease, holds: std::sync::Arc::new(move || answer) };
+    store.apply_step(&holds(true), batch("first"), Durability::Buffered).await.expect("the lease holds");
+    let refused = store.apply_step(&holds(false), batch("second"), Durability::Buffered).await;
+    assert!(matches!(refused, Err(StoreError::Unheld)), "{refused:?}");
+    let found = store.read(keys.clone()).await.expect("rows are read");
+    assert!(found.iter().all(|value| value.as_deref() == Some(b"first")), "nothing of the second counts");
+
+    // Nor does it after another took over.
+    clock.advance(TTL);
+    held(&*store, place.shard(1), 2).await;
+    let found = store.read(keys).await.expect("rows are read");
+    assert!(found.iter().all(|value| value.as_deref() == Some(b"first")));
 }
 
 pub(super) async fn a_lease_has_one_holder(Subject { store, clock }: Subject, place: Place) {
@@ -47,7 +67,13 @@ pub(super) async fn a_lease_ends_with_its_time(Subject { store, clock }: Subject
 
     clock.advance(TTL);
     let third = held(&*store, shard, 2).await;
-    assert!(third.epoch > second.epoch, "who let it end may have been another's in between: a higher epoch");
+    assert_eq!((third.epoch, third.until), (second.epoch, clock.now().plus(TTL)), "nobody had it in between: it goes on");
+
+    clock.advance(TTL);
+    let fourth = held(&*store, shard, 1).await;
+    assert!(fourth.epoch > third.epoch, "a new owner has a higher epoch");
+    clock.advance(TTL);
+    assert!(held(&*store, shard, 2).await.epoch > fourth.epoch, "who had it before another is a new owner");
 }
 
 pub(super) async fn a_lease_is_given_back_by_its_holder_only(Subject { store, .. }: Subject, place: Place) {

@@ -39,7 +39,7 @@ impl Node {
             let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
             let lease = decode_lease(&key, &value).ok_or_else(|| StoreError::Damaged("a lease does not read".to_owned()))?;
             // The folder's lock says that nobody else lives: leases of the process before have ended with it, their epochs count on.
-            leases.insert(lease.shard, Lease { until: Timestamp::ZERO, ..lease });
+            leases.insert(lease.shard, Lease { until: Timestamp::ZERO, owner: [0; OWNER_BYTES], ..lease });
         }
         Ok(Self { version: read_version(tables)?, leases })
     }
@@ -58,8 +58,9 @@ impl Node {
     ) -> (LeaseAnswer, bool) {
         let epoch = match self.leases.get(&shard) {
             None => 1,
-            Some(held) if held.until <= now => held.epoch + 1,
+            // Also after its end: the row says that nobody had it in between.
             Some(held) if held.owner == owner => held.epoch,
+            Some(held) if held.until <= now => held.epoch + 1,
             Some(held) => return (LeaseAnswer::HeldByOther(*held), false),
         };
         let lease = Lease { shard, epoch, owner, until: now.plus(ttl) };
@@ -73,7 +74,7 @@ impl Node {
         if held.owner != lease.owner || held.epoch != lease.epoch {
             return false;
         }
-        let free = Lease { until: Timestamp::ZERO, ..*held };
+        let free = Lease { until: Timestamp::ZERO, owner: [0; OWNER_BYTES], ..*held };
         self.put_lease(tables, batch, free);
         true
     }

@@ -239,6 +239,6 @@ fn opening(dir: &Path, error: &fjall::Error) -> StoreError {
     match meaning(error) {
         StoreError::Unavailable(text) => StoreError::Unavailable(format!("{dir}: {text}")),
         StoreError::Damaged(text) => StoreError::Damaged(format!("{dir}: {text}")),
-        other @ (StoreError::Full | StoreError::Conflict | StoreError::Closed) => other,
+        other @ (StoreError::Full | StoreError::Conflict | StoreError::Unheld | StoreError::Closed) => other,
     }
 }

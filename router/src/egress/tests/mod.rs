@@ -16,6 +16,7 @@ use super::{AllowedNetwork, Client, Door, Policy, Settings};
 mod calls;
 mod cost;
 mod keep_alive;
+mod mail;
 mod rebinding;
 mod tls;
 

@@ -10,21 +10,26 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::*;
 use crate::egress::{CallError, ErrorKind, Resolver, Sent, Stage};
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn root(&self) -> CertificateDer<'static> {
+    pub(super) fn root(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }
 
     /// A server's configuration with a certificate for these names.
-    fn server(&self, names: &[&str], expired: bool, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ServerConfig> {
+    pub(super) fn server(
+        &self,
+        names: &[&str],
+        expired: bool,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         if expired {
             (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
@@ -43,7 +48,7 @@ impl Authority {
 }
 
 /// Every name is this machine.
-struct Here;
+pub(super) struct Here;
 
 impl Resolver for Here {
     fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
@@ -77,7 +82,7 @@ fn trusting(roots: Vec<CertificateDer<'static>>) -> Door {
     Door::with_resolver(settings, clock(), Arc::new(Here)).unwrap()
 }
 
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
+pub(super) const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 
 #[tokio::test]
 async fn a_certificate_that_proves_the_name_is_taken() {

@@ -1,0 +1,3 @@
+//! Discord, simulated.
+//!
+//! NOT FILLED YET.

@@ -1,0 +1,276 @@
+//! The poll loop: the only thread that polls the consumer, assigns, pauses and resumes.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::group::{Client, Event, Group, LAST_FINISH, REVOKE_WAIT};
+use super::shard::{Arrival, Shard};
+use crate::clock::Timestamp;
+use crate::log::Topic;
+use crate::metrics::{self, LogErrorType, LogOperation};
+
+/// The longest wait for a record: how late the loop notices that the log closes.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// The same while a partition is paused or a revocation waits: how late these are noticed.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+/// Longest wait for a seek.
+const SEEK_WAIT: Duration = Duration::from_secs(1);
+/// Records that are handed on before the loop looks at anything else.
+const BURST: usize = 512;
+/// Rounds of `IDLE_WAIT` in which borrowers of the consumer let go of it at the end.
+const LET_GO_ROUNDS: usize = 100;
+
+/// A revocation that waits for the router.
+struct Draining {
+    shards: Vec<Arc<Shard>>,
+    deadline: Duration,
+    /// Since when all readers are dropped.
+    dropped_at: Option<Duration>,
+}
+
+struct Poller {
+    group: Arc<Group>,
+    consumer: Arc<Client>,
+    /// By number: what the loop hands records to without a lock.
+    shards: Vec<Option<Arc<Shard>>>,
+    paused: Vec<(Arc<Shard>, Topic)>,
+    draining: Option<Draining>,
+    /// The group does not want us any more, and trying again would not help.
+    fenced: bool,
+}
+
+/// Polls until told to stop, then leaves the group. Subscribes when the router wants shards and `ready` says that the topics are fit.
+pub(super) fn start(
+    group: Arc<Group>,
+    consumer: Arc<Client>,
+    stopped: impl Fn() -> bool + Send + 'static,
+    ready: impl Fn() -> bool + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("kafka-consume".into()).spawn(move || {
+        let mut poller = Poller { group, consumer, shards: Vec::new(), paused: Vec::new(), draining: None, fenced: false };
+        let mut subscribed = false;
+        while !stopped() {
+            if !subscribed && poller.group.wanted.load(std::sync::atomic::Ordering::Acquire) && ready() {
+                match poller.group.subscribe(&poller.consumer) {
+                    Ok(()) => subscribed = true,
+                    Err(error) => tracing::warn!(%error, "the group was not joined; tried again"),
+                }
+            }
+            poller.round();
+        }
+        poller.leave();
+    })
+}
+
+impl Poller {
+    fn round(&mut self) {
+        let busy = self.draining.is_some() || !self.paused.is_empty() || self.consumer.context().is_waiting();
+        let consumer = self.consumer.clone();
+        let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
+        for _ in 0..BURST {
+            match consumer.poll(wait) {
+                Some(Ok(message)) => self.hand_on(&message),
+                Some(Err(error)) => self.report(&error),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        self.drain();
+        self.act();
+        self.restart();
+        self.resume();
+    }
+
+    /// Seeks where the router wants to go back to what is finished.
+    fn restart(&mut self) {
+        for shard in self.shards.iter().flatten().filter(|shard| shard.is_restarting()) {
+            let places = shard.unfinished();
+            let mut sought = true;
+            for topic in Topic::ALL {
+                let offset = Offset::Offset(i64::try_from(places[topic.index()]).unwrap_or(i64::MAX));
+                let name = self.group.topic_name(*topic);
+                if let Err(error) = self.consumer.seek(name, i32::from(shard.id), offset, SEEK_WAIT) {
+                    tracing::warn!(%error, shard = shard.id, "kafka did not go back; tried again");
+                    sought = false;
+                }
+            }
+            if sought {
+                shard.restarted();
+            }
+        }
+    }
+
+    fn hand_on(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(topic) = self.group.topic_of(message.topic()) else { return };
+        let shard = usize::try_from(message.partition()).ok().and_then(|place| self.shards.get(place)?.as_ref());
+        let (Some(shard), Ok(offset)) = (shard, u64::try_from(message.offset())) else { return };
+        let at = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()).unwrap_or_default();
+        let (arrival, over) = shard.arrive(topic, offset + 1, Timestamp::from_millis(at), message.payload().unwrap_or_default());
+        if let Arrival::Gap(records) = arrival {
+            metrics::LOST_RECORDS.at([]).increment(records);
+            tracing::error!(
+                topic = topic.name(),
+                shard = shard.id,
+                records,
+                "records are missing from kafka: deleted by retention, or compacted"
+            );
+        }
+        if over && arrival != Arrival::Again {
+            self.pause(shard.clone(), topic);
+        }
+    }
+
+    fn report(&mut self, error: &KafkaError) {
+        metrics::LOG_ERRORS.at([LogOperation::Read.index(), LogErrorType::Io.index()]).increment(1);
+        if let KafkaError::MessageConsumptionFatal(code) = error
+            && !self.fenced
+        {
+            self.fenced = true;
+            tracing::error!(%code, "kafka shut this member out: another process has its log.kafka.instance_id; give each its own, and restart this one");
+            self.lose();
+            return;
+        }
+        // While brokers are away this comes with every try to reach them; that they are, the health says once.
+        let away = [RDKafkaErrorCode::AllBrokersDown, RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::Resolve];
+        if error.rdkafka_error_code().is_some_and(|code| away.contains(&code)) {
+            tracing::debug!(%error, "kafka consumer");
+        } else {
+            tracing::warn!(%error, "kafka consumer");
+        }
+    }
+
+    /// Acts on what the group decided.
+    fn act(&mut self) {
+        if self.draining.is_some() {
+            return;
+        }
+        let Some(event) = self.consumer.context().next() else { return };
+        match event {
+            Event::Assigned(partitions) => {
+                if self.group.assign(&self.consumer, &partitions) {
+                    self.shards = self.by_number(&partitions);
+                } else {
+                    self.consumer.context().put_back(Event::Assigned(partitions));
+                }
+            }
+            Event::Revoked if self.consumer.assignment_lost() => self.lose(),
+            Event::Revoked => {
+                let deadline = self.group.clock.monotonic() + REVOKE_WAIT;
+                self.draining = Some(Draining { shards: self.group.revoke(), deadline, dropped_at: None });
+                self.drain();
+            }
+        }
+    }
+
+    fn by_number(&self, partitions: &[(String, i32)]) -> Vec<Option<Arc<Shard>>> {
+        let numbers = partitions.iter().filter_map(|(_, number)| u16::try_from(*number).ok());
+        let count = numbers.max().map_or(0, |highest| usize::from(highest) + 1);
+        (0..count).map(|number| self.group.owned(u16::try_from(number).ok()?)).collect()
+    }
+
+    /// Gives partitions back once the router is done with them.
+    fn drain(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        if self.consumer.assignment_lost() {
+            self.draining = None;
+            self.lose();
+            return;
+        }
+        let now = self.group.clock.monotonic();
+        // A shard that the router never saw has no reader any more.
+        if draining.dropped_at.is_none() && draining.shards.iter().all(|shard| shard.is_let_go()) {
+            draining.dropped_at = Some(now);
+        }
+        let settled = draining.shards.iter().all(|shard| shard.is_settled());
+        let done = draining.dropped_at.is_some_and(|at| settled || now >= at + LAST_FINISH);
+        if !done && now < draining.deadline {
+            return;
+        }
+        if !done {
+            tracing::warn!("the router did not drain revoked shards in time; what is open there comes again elsewhere");
+        }
+        self.draining = None;
+        self.group.let_go();
+        self.unassign();
+    }
+
+    fn lose(&mut self) {
+        self.draining = None;
+        self.group.lose();
+        self.unassign();
+    }
+
+    fn unassign(&mut self) {
+        self.shards = Vec::new();
+        // A pause would outlive the assignment, and the partition would come back deaf.
+        for (shard, topic) in std::mem::take(&mut self.paused) {
+            if let Err(error) = self.consumer.resume(&self.partition(&shard, topic)) {
+                tracing::warn!(%error, "a partition was not resumed before it was given back");
+            }
+        }
+        if let Err(error) = self.consumer.unassign() {
+            tracing::warn!(%error, "kafka partitions were not given back");
+        }
+    }
+
+    fn pause(&mut self, shard: Arc<Shard>, topic: Topic) {
+        if self.paused.iter().any(|(paused, of)| paused.id == shard.id && *of == topic) {
+            return;
+        }
+        match self.consumer.pause(&self.partition(&shard, topic)) {
+            Ok(()) => self.paused.push((shard, topic)),
+            Err(error) => tracing::warn!(%error, "a partition was not paused"),
+        }
+    }
+
+    /// Fetching begins again behind the last record that was handed on: what was fetched ahead is fetched anew.
+    fn resume(&mut self) {
+        let mut at = 0;
+        while let Some((shard, topic)) = self.paused.get(at) {
+            if !shard.has_room(*topic) {
+                at += 1;
+                continue;
+            }
+            let partition = self.partition(shard, *topic);
+            match self.consumer.resume(&partition) {
+                Ok(()) => drop(self.paused.swap_remove(at)),
+                Err(error) => {
+                    tracing::warn!(%error, "a partition was not resumed; tried again");
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    fn partition(&self, shard: &Shard, topic: Topic) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(self.group.topic_name(topic), i32::from(shard.id));
+        list
+    }
+
+    /// Leaves the group: a member without an instance id at once, one with it when its session ends or it comes back.
+    fn leave(self) {
+        self.group.let_go();
+        self.consumer.context().closing.store(true, std::sync::atomic::Ordering::Release);
+        // A rebalance that nobody acted on yet would hold up the end for ever.
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!(%error, "kafka partitions were not given back before leaving the group");
+        }
+        let mut consumer = self.consumer;
+        for _ in 0..LET_GO_ROUNDS {
+            // A commit or a look may have borrowed it. Dropping it waits for the group, so that is done here and not where they run.
+            match Arc::try_unwrap(consumer) {
+                Ok(only) => return drop(only),
+                Err(shared) => consumer = shared,
+            }
+            std::thread::sleep(IDLE_WAIT);
+        }
+        tracing::warn!("the kafka consumer is still in use; it leaves the group when it is let go of");
+    }
+}

@@ -1,0 +1,11 @@
+//! Budgets and answers over a real Redis. Those that break it start one of their own.
+#![cfg(feature = "redis")]
+
+mod limit_redis {
+    mod cost;
+    mod outages;
+    mod places;
+    mod recent;
+    mod shared;
+    mod support;
+}

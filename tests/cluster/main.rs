@@ -1,0 +1,181 @@
+//! Faults of an installation of several processes on the real servers. One test at a time: they stop servers that all share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use system_tests::load::{Load, judge, platforms};
+use system_tests::{Setup, System, control, quick};
+use tokio::sync::RwLock;
+
+/// Longest wait for a backlog to go.
+const BACKLOG: Duration = Duration::from_secs(60);
+
+type Shared = Arc<RwLock<System>>;
+
+/// One at a time, whatever `--test-threads` says.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn start(gateways: usize, routers: usize) -> Shared {
+    let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
+    let system = System::with(Setup { platforms: platforms(), config, split: Some((gateways, routers)) }).await;
+    Arc::new(RwLock::new(system))
+}
+
+/// Ends the load, waits until the backlog is gone, and judges.
+async fn finish(system: Shared, load: Load) {
+    let sends = load.finish().await;
+    let system = Arc::into_inner(system).expect("the load is over").into_inner();
+    // What waits for its schedule goes out now.
+    for _ in 0..3 {
+        system.advance(Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    judge(&system, sends).await;
+}
+
+/// Waits until a message that is written now arrives at the subscriber. Gives how long that took.
+async fn until_it_flows(system: &Shared, phone: &str) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let text = format!("probe {}", begun.elapsed().as_millis());
+        system.read().await.whatsapp.customer_writes(phone, &text).await;
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let arrived = system.read().await.inbox.received();
+            if arrived.iter().any(|received| String::from_utf8_lossy(&received.body).contains(&text)) {
+                return begun.elapsed();
+            }
+        }
+        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}", begun.elapsed());
+    }
+}
+
+/// kill -9 of gateways and routers in turn, under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_turn() {
+    let _turn = TURN.lock().await;
+    let rounds = if quick() { 4 } else { 30 };
+    let system = start(2, 2).await;
+    let load = Load::start(&system, 11);
+    for round in 0..rounds {
+        tokio::time::sleep(Duration::from_millis(700 + 211 * (round % 5))).await;
+        let mut system = system.write().await;
+        match round % 4 {
+            0 => system.member("router-1").kill(),
+            1 => {
+                system.process.kill();
+                system.restart().await;
+            }
+            2 => system.member("router-2").kill(),
+            _ => system.member("gateway-2").kill(),
+        }
+        for member in &mut system.members {
+            member.start().await;
+        }
+    }
+    finish(system, load).await;
+}
+
+/// Routers come and go: 3, 1, 3, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn routers_come_and_go() {
+    let _turn = TURN.lock().await;
+    let (rounds, pause) = if quick() { (1, 5) } else { (3, 15) };
+    let system = start(1, 3).await;
+    let load = Load::start(&system, 12);
+    for _ in 0..rounds {
+        for name in ["router-2", "router-3"] {
+            system.write().await.member(name).stop().await;
+        }
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        for name in ["router-2", "router-3"] {
+            system.write().await.member(name).start().await;
+        }
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
+    finish(system, load).await;
+}
+
+/// A router that was paused past its lease and woken again does nothing that its successor may do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_router_comes_too_late() {
+    let _turn = TURN.lock().await;
+    let rounds = if quick() { 1 } else { 3 };
+    let system = start(1, 2).await;
+    let load = Load::start(&system, 13);
+    for round in 0..rounds {
+        let name = if round % 2 == 0 { "router-1" } else { "router-2" };
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        system.write().await.member(name).running().signal("STOP");
+        // Its session and its leases end; the other takes its shards over.
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        system.write().await.member(name).running().signal("CONT");
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+    finish(system, load).await;
+}
+
+/// A server goes away for a while under load, comes back, and the backlog goes.
+async fn away(server: &str, run: u32, stop: &str) {
+    let _turn = TURN.lock().await;
+    let pause = if quick() { 12 } else { 60 };
+    let system = start(2, 2).await;
+    let load = Load::start(&system, run);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    control(stop, server).await;
+    tokio::time::sleep(Duration::from_secs(pause)).await;
+    control("start", server).await;
+    let took = until_it_flows(&system, "15550777").await;
+    println!("{server} away for {pause} s: it flows again after {took:?}");
+    finish(system, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_away() {
+    away("kafka", 14, "stop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_killed() {
+    away("kafka", 15, "kill").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cassandra_away() {
+    away("cassandra", 16, "stop").await;
+}
+
+/// Redis is killed, and comes back with nothing in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_killed_and_wiped() {
+    away("redis", 17, "kill").await;
+}
+
+/// Changes of the directory reach every process within two seconds, and a gateway starts while the store is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_reaches_everyone() {
+    let _turn = TURN.lock().await;
+    let system = start(2, 1).await;
+    let mut system = Arc::into_inner(system).expect("nobody else has it").into_inner();
+    let url = format!("{}/second", system.inbox.url());
+    let made = system.ok("POST", "/v1/endpoints", &json!({"name": "second", "url": url, "events": ["*"]})).await;
+    let path = format!("/v1/endpoints/{}", made["id"].as_str().expect("an id"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Calls go to the gateways in turn.
+    for _ in 0..4 {
+        assert_eq!(system.get(&path).await["name"], "second");
+    }
+    system.whatsapp.customer_writes("15550123", "for both").await;
+    let found = system.inbox.wait_for(system_tests::PATIENCE, |received| received.path.ends_with("/second")).await;
+    assert!(found.is_some(), "the router knows the new endpoint");
+
+    control("stop", "cassandra").await;
+    system.member("gateway-2").kill();
+    system.member("gateway-2").start().await;
+    let public = system.member("gateway-2").running().public;
+    system.whatsapp.set_hook(&format!("http://{public}/hooks/whatsapp/{}", system.wa_account));
+    system.whatsapp.customer_writes("15550123", "while the store is away").await;
+    control("start", "cassandra").await;
+    system.event("message.received", |event| event.to_string().contains("while the store is away")).await;
+}

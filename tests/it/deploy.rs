@@ -1,0 +1,53 @@
+//! What stands in deploy/ is true: files are accepted by their tools, and every setting in them exists.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+/// `TRUNKLINE__…` names in a text.
+fn settings_in(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (at, _) in text.match_indices("TRUNKLINE__") {
+        let name: String =
+            text[at..].chars().take_while(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || *letter == '_').collect();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[test]
+fn compose_files_are_accepted_and_their_settings_exist() {
+    let file = deploy().join("compose/compose.yaml");
+    let checked = Command::new("docker-compose").arg("-f").arg(&file).args(["config", "-q"]).output();
+    let checked = checked.expect("docker-compose is missing: run tests/run, or install the Debian package docker-compose");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let text = std::fs::read_to_string(&file).expect("the file is there");
+    let names = settings_in(&text);
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        let key = name.trim_start_matches("TRUNKLINE__").to_ascii_lowercase().replace("__", ".");
+        let explained = Command::new(system_tests::binary()).args(["config", "explain", &key]).output().expect("the binary runs");
+        assert!(explained.status.success(), "{name} is no setting: {}", String::from_utf8_lossy(&explained.stderr));
+    }
+    for part in ["kafka", "scylla", "redis", "topics", "migrate", "gateway-1", "gateway-2", "router-1", "router-2"] {
+        assert!(text.contains(&format!("\n  {part}:\n")), "{part} is a service");
+    }
+}
+
+#[test]
+fn the_commands_of_the_one_shots_parse() {
+    for words in [
+        vec!["topics", "apply", "--file", "/etc/trunkline/topics.toml", "--replication", "1", "--help"],
+        vec!["migrate", "apply", "--help"],
+        vec!["serve", "--role", "gateway", "--help"],
+        vec!["healthcheck", "--help"],
+    ] {
+        let output = Command::new(system_tests::binary()).args(&words).output().expect("the binary runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

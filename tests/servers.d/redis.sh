@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# Redis, in memory only.
+
+up_redis() {
+  local port program libraries
+  fetch_redis
+  if [ ! -f "$DIR/redis/run" ]; then
+    port="$("$PYTHON" "$PROBE" ports 1)"
+    program="$(command -v redis-server || true)"
+    libraries=""
+    if [ -z "$program" ]; then
+      program="$(compgen -G "$CACHE/redis-$REDIS_VERSION/usr/bin/redis-server")" || fail "the redis packages have no redis-server"
+      libraries="$(compgen -G "$CACHE/redis-$REDIS_VERSION/usr/lib/*-linux-gnu*" | tr '\n' ':')"
+    fi
+    mkdir -p "$DIR/redis"
+    define redis redis 127.0.0.1 "$port" env "LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}" \
+      "$program" --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "$DIR/redis"
+  fi
+  ensure redis
+}
