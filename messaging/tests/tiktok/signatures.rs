@@ -45,7 +45,8 @@ fn what_is_brought_again_is_taken_for_three_days() {
     let body = Bytes::from_static(br#"{"event":"im_receive_msg","content":"{}"}"#);
     let header = signature(SECRET, T, &body);
     let headers = [("TikTok-Signature", header.as_str())];
-    let cases: [(&[(&str, &str)], u64, &str); 9] = [
+    type Members = &'static [(&'static str, &'static str)];
+    let cases: [(Members, u64, &str); 9] = [
         (&[], T, "valid"),
         (&[], T + 301, "valid"),
         (&[], T + 72 * HOUR, "valid"),
