@@ -11,7 +11,8 @@ use crate::content::Handle;
 
 pub(super) fn parse(piece: &[u8]) -> Result<Inbound, Malformed> {
     let members: Object = serde_json::from_slice(piece).map_err(|error| not_json(&error))?;
-    if members.contains_key("t") {
+    // Whatever comes by HTTP has a type.
+    if members.contains_key("t") && !members.contains_key("type") {
         return message::parse(members);
     }
     let located = locate(piece).ok_or_else(|| malformed("neither an interaction nor a webhook event"))?;

@@ -110,7 +110,7 @@ fn message(send: &Outgoing<'_>, account: &Account, content: &Content) -> Result<
     Ok(Call { method: Method::POST, path, by_bot: true, body: Some(Value::Object(body)) })
 }
 
-fn encoded(part: &str) -> String {
+pub(super) fn encoded(part: &str) -> String {
     utf8_percent_encode(part, PART).to_string()
 }
 
