@@ -116,7 +116,13 @@ fn component(members: &Object) -> Content {
     let is_button = data.and_then(|data| count(data, "component_type")) == Some(message::BUTTON);
     let found = id.as_deref().and_then(|id| find(shown, id, ROWS_MAX));
     let reply = if is_button {
-        InteractiveReply { kind: "button".into(), id, title: found.and_then(|button| owned(button, "label")), description: None, data: None }
+        InteractiveReply {
+            kind: "button".into(),
+            id,
+            title: found.and_then(|button| owned(button, "label")),
+            description: None,
+            data: None,
+        }
     } else {
         let option = found.zip(values.first()).and_then(|(list, value)| option(list, value));
         let title = option.and_then(|option| owned(option, "label"));

@@ -84,7 +84,7 @@ fn is_own(event: &Object, bot: &str) -> bool {
 fn is_direct(event: &Object) -> bool {
     match count(event, "channel_type") {
         Some(kind) => kind == DIRECT,
-        None => !event.contains_key("guild_id"),
+        None => text(event, "guild_id").is_none(),
     }
 }
 
@@ -165,7 +165,7 @@ fn reacted(name: &str, event: &Object) -> Result<Inbound, Malformed> {
         inbound.context.insert("removed".to_owned(), emoji.into());
     }
     let Some(user) = text(event, "user_id") else { return Ok(inbound) };
-    if event.contains_key("guild_id") {
+    if text(event, "guild_id").is_some() {
         let member = object(event, "member").and_then(|member| object(member, "user"));
         inbound.context.insert("from".to_owned(), member.map_or_else(|| json!({ "id": user }), person));
     } else {

@@ -32,6 +32,7 @@ mod codes {
     pub const CHANNEL_WRITES: u64 = 20_028;
     pub const OPENING_TOO_FAST: u64 = 40_003;
     pub const ACKNOWLEDGED: u64 = 40_060;
+    pub const FOLLOW_UPS_USED: u64 = 40_094;
     pub const NO_ACCESS: u64 = 50_001;
     pub const CANNOT_WRITE: u64 = 50_007;
     pub const NO_PERMISSION: u64 = 50_013;
@@ -87,6 +88,8 @@ fn refused(send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
         codes::UNKNOWN_CHANNEL | codes::UNKNOWN_USER | codes::CANNOT_WRITE | codes::NO_COMMON_GUILD => {
             return refuse(Reason::RecipientInvalid);
         }
+        // An application that only persons have installed: five answers to one interaction.
+        codes::FOLLOW_UPS_USED => return refuse(Reason::QuotaExceeded),
         // Neither will the next message to this channel be taken.
         codes::NO_ACCESS | codes::NO_PERMISSION => return refuse(Reason::RecipientInvalid),
         codes::SLOW_MODE | codes::CHANNEL_WRITES => return again(Reason::RateLimited, Throttled::Conversation, after, detail),

@@ -26,14 +26,5 @@ pub(super) fn parse(piece: &[u8]) -> Result<Inbound, Malformed> {
 /// An event without anything special: the caller fills in the rest.
 pub(super) fn inbound(handle: Handle, platform_id: String, at: Timestamp, body: InboundBody) -> Inbound {
     let contact = ContactInfo { handles: vec![handle], ..ContactInfo::default() };
-    Inbound {
-        platform_id,
-        qualifier: String::new(),
-        at,
-        contact,
-        opens_window: false,
-        from_ad: false,
-        body,
-        context: Map::new(),
-    }
+    Inbound { platform_id, qualifier: String::new(), at, contact, opens_window: false, from_ad: false, body, context: Map::new() }
 }
