@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use system_tests::load::{Load, judge, platforms};
-use system_tests::{Setup, System, control, quick};
+use system_tests::servers::{Outage, Server, Servers};
+use system_tests::{Setup, System, quick};
 use tokio::sync::RwLock;
 
 /// Longest wait for a backlog to go.
@@ -117,39 +118,40 @@ async fn a_paused_router_comes_too_late() {
 }
 
 /// A server goes away for a while under load, comes back, and the backlog goes.
-async fn away(server: &str, run: u32, stop: &str) {
+async fn away(server: Server, run: u32, how: Outage) {
     let _turn = TURN.lock().await;
     let pause = if quick() { 12 } else { 60 };
     let system = start(2, 2).await;
     let load = Load::start(&system, run);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    control(stop, server).await;
+    let servers = Servers::of_run();
+    let away = servers.take_away(server, how).await;
     tokio::time::sleep(Duration::from_secs(pause)).await;
-    control("start", server).await;
+    away.end().await;
     let took = until_it_flows(&system, "15550777").await;
-    println!("{server} away for {pause} s: it flows again after {took:?}");
+    println!("{server:?} away for {pause} s: it flows again after {took:?}");
     finish(system, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_away() {
-    away("kafka", 14, "stop").await;
+    away(Server::Kafka, 14, Outage::Stop).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_killed() {
-    away("kafka", 15, "kill").await;
+    away(Server::Kafka, 15, Outage::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cassandra_away() {
-    away("cassandra", 16, "stop").await;
+    away(Server::Cassandra, 16, Outage::Stop).await;
 }
 
 /// Redis is killed, and comes back with nothing in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_killed_and_wiped() {
-    away("redis", 17, "kill").await;
+    away(Server::Redis, 17, Outage::Kill).await;
 }
 
 /// Changes of the directory reach every process within two seconds, and a gateway starts while the store is away.
@@ -170,12 +172,13 @@ async fn the_directory_reaches_everyone() {
     let found = system.inbox.wait_for(system_tests::PATIENCE, |received| received.path.ends_with("/second")).await;
     assert!(found.is_some(), "the router knows the new endpoint");
 
-    control("stop", "cassandra").await;
+    let servers = Servers::of_run();
+    let away = servers.take_away(Server::Cassandra, Outage::Stop).await;
     system.member("gateway-2").kill();
     system.member("gateway-2").start().await;
     let public = system.member("gateway-2").running().public;
     system.whatsapp.set_hook(&format!("http://{public}/hooks/whatsapp/{}", system.wa_account));
     system.whatsapp.customer_writes("15550123", "while the store is away").await;
-    control("start", "cassandra").await;
+    away.end().await;
     system.event("message.received", |event| event.to_string().contains("while the store is away")).await;
 }

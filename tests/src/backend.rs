@@ -2,12 +2,15 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::binary;
+use crate::forget;
+use crate::servers::{Servers, Space};
 
 /// Partitions of the log in the tests.
 const PARTITIONS: u16 = 8;
+/// The topics of an installation, without their prefix.
+const TOPICS: [&str; 3] = ["inbound", "outbound", "bulk"];
 /// The root secret of the tests' installations.
 const PEPPER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -25,13 +28,8 @@ pub enum Backend {
         /// `redis://…`.
         redis: String,
         /// Names its topics, keyspace and keys.
-        space: String,
+        space: Space,
     },
-}
-
-/// A variable that `tests/servers up` prints.
-fn server(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run, or `tests/servers up` and export what it prints"))
 }
 
 impl Backend {
@@ -46,14 +44,12 @@ impl Backend {
 
     /// On the real servers, in a new space.
     pub fn servers() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::SeqCst);
-        let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is past 1970").as_millis();
+        let servers = Servers::of_run();
         Self::Servers {
-            kafka: server("TRUNKLINE_TEST_KAFKA"),
-            cassandra: server("TRUNKLINE_TEST_CASSANDRA"),
-            redis: server("TRUNKLINE_TEST_REDIS"),
-            space: format!("t{}_{}_{number}", started % 100_000_000, std::process::id()),
+            kafka: servers.kafka().to_owned(),
+            cassandra: servers.cassandra().to_owned(),
+            redis: servers.redis().to_owned(),
+            space: Space::new("system"),
         }
     }
 
@@ -65,11 +61,13 @@ impl Backend {
                  [limits]\napi_per_key = \"100000/s\""
             ),
             Self::Servers { kafka, cassandra, redis, space } => format!(
-                "key_pepper = \"{PEPPER}\"\n[log]\nurl = \"kafka://{kafka}\"\ntopic_prefix = \"{space}.\"\n\
+                "key_pepper = \"{PEPPER}\"\n[log]\nurl = \"kafka://{kafka}\"\ntopic_prefix = \"{prefix}\"\n\
                  [log.kafka]\ngroup = \"{space}\"\nsession_timeout = \"6s\"\nlinger = \"1ms\"\n[log.spool]\nsegment = \"8MiB\"\n\
                  [router]\nlease = \"3s\"\n\
                  [store]\nurl = \"cassandra://{cassandra}/{space}\"\n[store.scylla]\nreplication_factor = 1\n\
-                 [limits]\nurl = \"{redis}\"\nnodes_hint = 2\nredis_timeout = \"200ms\"\napi_per_key = \"100000/s\""
+                 [limits]\nurl = \"{redis}\"\nnodes_hint = 2\nredis_timeout = \"200ms\"\napi_per_key = \"100000/s\"",
+                space = space.keyspace(),
+                prefix = space.topic_prefix(),
             ),
         }
     }
@@ -85,20 +83,20 @@ impl Backend {
             }
         }
     }
+
+    /// Takes what [`Self::prepare`] made away again.
+    pub fn forget(&self) {
+        let Self::Servers { kafka, cassandra, redis: _, space } = self else { return };
+        let topics = TOPICS.map(|topic| format!("{}{topic}", space.topic_prefix()));
+        let done = forget::topics(kafka, &topics).and_then(|()| forget::keyspace(cassandra, space.keyspace()));
+        if let Err(why) = done {
+            eprintln!("{} stays behind on the servers: {why}", space.keyspace());
+        }
+    }
 }
 
 fn run(config: &Path, words: &[&str]) {
     let output = Command::new(binary()).args(words).arg("--config").arg(config).stdin(Stdio::null()).output().expect("the binary starts");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "trunkline {}: {text}", words.join(" "));
-}
-
-/// Stops, starts, kills, pauses or resumes one of the servers.
-pub async fn control(what: &str, server_name: &str) {
-    let dir = server("TRUNKLINE_TEST_SERVERS_DIR");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers");
-    let output = tokio::process::Command::new(script).args([what, server_name, "--dir", &dir]).stdin(Stdio::null()).output().await;
-    let output = output.expect("tests/servers runs");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "tests/servers {what} {server_name}: {text}");
 }

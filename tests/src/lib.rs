@@ -18,10 +18,11 @@ use messaging::clock::{SharedClock, SystemClock};
 use serde_json::{Value, json};
 
 mod backend;
+mod forget;
 pub mod load;
 pub mod servers;
 
-pub use backend::{Backend, control};
+pub use backend::Backend;
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -185,6 +186,18 @@ pub struct System {
     turn: AtomicUsize,
     dir: tempfile::TempDir,
     client: Client,
+    backend: Backend,
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            member.process = None;
+        }
+        let _ = self.process.child.kill();
+        let _ = self.process.child.wait();
+        self.backend.forget();
+    }
 }
 
 /// A process of an installation of several.
@@ -341,6 +354,7 @@ impl System {
             turn: AtomicUsize::new(0),
             dir,
             client,
+            backend,
         };
         system.connect(&options).await;
         system

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use messaging::channels::PieceKind;
-use messaging::channels::discord::gateway::{self, Discovered, Event, Intents, Undiscovered};
+use messaging::channels::discord::socket::{self, Discovered, Event, Intents, Undiscovered};
 use messaging::exchange::HttpResponse;
 use messaging::ids::MessageId;
 use serde_json::value::RawValue;
@@ -190,7 +190,7 @@ fn an_event_that_comes_again_is_the_same_record_and_another_is_not() {
     let said = RawValue::from_string(reaction.to_string()).unwrap();
     let record = |number, session| {
         let event = Event { name: "MESSAGE_REACTION_ADD", number, session, bot: BOT, said: &said };
-        gateway::piece(&event).unwrap().body().clone()
+        socket::piece(&event).unwrap().body().clone()
     };
     assert_eq!(record(7, "a"), record(7, "a"));
     assert_ne!(record(7, "a"), record(8, "a"));
@@ -211,7 +211,7 @@ fn interactions_that_come_by_the_gateway_are_the_same_and_answered_by_a_call() {
         assert_eq!(vec![line(&piece)], crate::told(&sample), "{name}");
         let said = RawValue::from_string(sample.to_string()).unwrap();
         let event = Event { name: "INTERACTION_CREATE", number: 1, session: "s", bot: BOT, said: &said };
-        let call = gateway::callback(&event, &account(), &settings(KIND));
+        let call = socket::callback(&event, &account(), &settings(KIND));
         assert_eq!(call.as_ref().map(|call| call.body.clone()), answer.map(Bytes::from), "{name}");
         let call = call.unwrap();
         let expected = "https://discord.com/api/v10/interactions/1440000000000000900/aW50ZXJhY3Rpb246EXAMPLE/callback";
@@ -220,9 +220,9 @@ fn interactions_that_come_by_the_gateway_are_the_same_and_answered_by_a_call() {
     }
     let said = RawValue::from_string(json!({"id": "1/../2", "type": 2, "token": "t"}).to_string()).unwrap();
     let event = Event { name: "INTERACTION_CREATE", number: 1, session: "s", bot: BOT, said: &said };
-    assert!(gateway::callback(&event, &account(), &settings(KIND)).is_none(), "an id that is none");
+    assert!(socket::callback(&event, &account(), &settings(KIND)).is_none(), "an id that is none");
     let other = Event { name: "MESSAGE_CREATE", ..event };
-    assert!(gateway::callback(&other, &account(), &settings(KIND)).is_none());
+    assert!(socket::callback(&other, &account(), &settings(KIND)).is_none());
 }
 
 #[test]
@@ -237,11 +237,11 @@ fn intents_of_accounts() {
 
 #[test]
 fn where_the_gateway_is() {
-    let request = gateway::discovery(&account(), &settings(KIND));
+    let request = socket::discovery(&account(), &settings(KIND));
     assert_eq!((request.method.as_str(), request.url.as_str()), ("GET", "https://discord.com/api/v10/gateway/bot"));
     let read = |status: u16, body: &str| {
         let response = HttpResponse { status, body: Bytes::copy_from_slice(body.as_bytes()), ..HttpResponse::default() };
-        gateway::discovered(&response)
+        socket::discovered(&response)
     };
     let whole = r#"{"url":"wss://gateway.discord.gg/","shards":9,"session_start_limit":{"total":1000,"remaining":999,"reset_after":14400000,"max_concurrency":1}}"#;
     let discovered = |shards, sessions_left, reset_after| Discovered {

@@ -10,7 +10,7 @@ mod signatures;
 mod support;
 
 use bytes::Bytes;
-use messaging::channels::discord::gateway::{self, Event};
+use messaging::channels::discord::socket::{self, Event};
 use messaging::channels::{Answer, Channel, ChannelKind, Piece, Received, channel};
 use messaging::directory::Account;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -64,7 +64,7 @@ pub fn received(body: &Bytes) -> (Vec<Piece>, Option<Answer>) {
 pub fn read(frame: &Value) -> Option<Piece> {
     let said = RawValue::from_string(frame["d"].to_string()).unwrap();
     let (name, number) = (frame["t"].as_str().unwrap_or_default(), frame["s"].as_u64().unwrap_or_default());
-    gateway::piece(&Event { name, number, session: "sess", bot: BOT, said: &said })
+    socket::piece(&Event { name, number, session: "sess", bot: BOT, said: &said })
 }
 
 /// What a piece says, in one line.

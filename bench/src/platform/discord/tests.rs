@@ -1,5 +1,5 @@
 use futures_util::{SinkExt, StreamExt};
-use messaging::channels::discord::gateway::{self, Event};
+use messaging::channels::discord::socket::{self, Event};
 use messaging::channels::{ChannelKind, ChannelSettings, Outgoing, channel};
 use messaging::content::{Content, Handle};
 use messaging::directory::Account;
@@ -325,7 +325,7 @@ async fn our_messages_come_back_and_the_channel_knows_them() {
         let said = RawValue::from_string(frame["d"].to_string()).unwrap();
         let (session, bot) = (ready["d"]["session_id"].as_str().unwrap(), ready["d"]["user"]["id"].as_str().unwrap());
         let event = Event { name: frame["t"].as_str().unwrap(), number: frame["s"].as_u64().unwrap(), session, bot, said: &said };
-        let piece = gateway::piece(&event).unwrap();
+        let piece = socket::piece(&event).unwrap();
         assert_eq!(piece.handle(), &room(&sim));
         let parsed = format!("{:?}", channel(KIND).parse(piece.body()).unwrap().body);
         seen.push(parsed.split(['(', ' ']).next().unwrap().to_owned());

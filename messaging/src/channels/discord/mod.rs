@@ -1,5 +1,5 @@
 //! Discord: interactions and webhook events by HTTP, signed with the application's Ed25519 key; ordinary messages by the Gateway
-//! WebSocket (see [`gateway`]), which only a connector can read.
+//! WebSocket (see [`socket`]), which only a connector can read.
 //!
 //! The conversation is the channel. A direct message names the person too, so that `user_id` finds the conversation; in a guild's
 //! channel many people write, and who did stands in the context. Messages have the platform's own ids (snowflakes), which are
@@ -11,7 +11,6 @@
 
 mod check;
 mod content;
-pub mod gateway;
 mod interaction;
 mod message;
 mod news;
@@ -20,6 +19,7 @@ mod outcome;
 mod parse;
 mod receive;
 mod send;
+pub mod socket;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -217,7 +217,7 @@ fn check_public_key(value: &str) -> Result<(), &'static str> {
 }
 
 fn check_intents(value: &str) -> Result<(), &'static str> {
-    gateway::Intents::parse(value).map(|_| ())
+    socket::Intents::parse(value).map(|_| ())
 }
 
 const FIELDS: &[AccountField] = &[

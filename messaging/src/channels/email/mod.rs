@@ -1,6 +1,6 @@
 //! E-mail: in by signed webhooks of providers and of our own bridge, out by SMTP submission.
 //!
-//! Every provider's request becomes pieces of one form ([`piece`]): a line of JSON with what the request itself knew (envelope,
+//! Every provider's request becomes pieces of one form (`piece`): a line of JSON with what the request itself knew (envelope,
 //! verdicts), then the mail or the news. The conversation is the correspondent; an answer names the mail that it answers by
 //! `In-Reply-To` or the newest of `References`. A mail of ours bears an id made of our message's id, so that answers, reports and
 //! a second try are told together.

@@ -1,5 +1,5 @@
 //! What Meta's products share: the proof of a webhook, and for Messenger and Instagram the envelope, the events, the sends and
-//! the answers. What differs between the two is data, a [`Product`].
+//! the answers. What differs between the two is data, a `Product`.
 //!
 //! In the order of a message's path: `proof` judges, `envelope` splits, `wire` names the shapes, `event` and `content` say what
 //! happened, `check` knows the limits, `send` builds the calls, `outcome` judges the answers. `signed_request` reads the
