@@ -58,6 +58,13 @@ impl Intents {
         Some(said.unwrap_or(Self::DIRECT)).filter(|intents| intents.0 != 0)
     }
 
+    /// Whether nothing of guilds is asked for.
+    pub fn is_direct_only(self) -> bool {
+        /// Direct messages, reactions to them, who types there, the content of messages, and votes.
+        const OF_DIRECT: u64 = (0b1111 << 12) | (1 << 25);
+        self.0 & !OF_DIRECT == 0
+    }
+
     /// The number.
     pub fn bits(self) -> u64 {
         self.0
