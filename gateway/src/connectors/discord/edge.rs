@@ -10,7 +10,7 @@ use messaging::BoxFuture;
 use messaging::channels::discord::socket::{self, Discovered, Intents, Undiscovered};
 use messaging::clock::SharedClock;
 use messaging::directory::Account;
-use messaging::exchange::HttpRequest;
+use messaging::exchange::{ByteStream, HttpRequest};
 use messaging::seal::{Secret, fill_random};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 use super::machine::{Action, Event, Input, LEAVING, Machine, Options};
 use super::outbox::{Flushed, Item, Outbox, Settled};
-use super::{ByteStream, Ended, Session, Sink, Ways};
+use super::{Ended, Session, Sink, Ways};
 
 /// Longest frame that is read, in bytes. READY with thousands of guilds has some hundred kilobytes.
 const FRAME_BYTES_MAX: usize = 4 << 20;
@@ -40,7 +40,7 @@ const KEEP_PAUSE: Duration = Duration::from_secs(5);
 /// How long what was read may take to the log when the end has come.
 const DRAIN: Duration = Duration::from_secs(5);
 
-type Wire = WebSocketStream<Box<dyn ByteStream>>;
+type Wire = Box<WebSocketStream<Box<dyn ByteStream>>>;
 
 /// Everything of one run.
 struct Edge<'w> {
@@ -245,7 +245,7 @@ impl<'w> Edge<'w> {
         if let Some(mut wire) = self.wire.take() {
             let farewell = CloseFrame { code: LEAVING.into(), reason: "".into() };
             // Whoever does not listen any more need not hear it.
-            let _ = timeout(LEAVE_TIMEOUT, wire.close(Some(farewell))).await;
+            let _ = timeout(LEAVE_TIMEOUT, wire.send(Message::Close(Some(farewell)))).await;
         }
     }
 
@@ -377,7 +377,7 @@ async fn connect(ways: &Ways, address: String) -> Option<Wire> {
     let connecting = async {
         let stream = ways.dial.dial(&url).await?;
         let shaken = tokio_tungstenite::client_async_with_config(address, stream, Some(config)).await;
-        shaken.map(|(wire, _)| wire).map_err(|error| error.to_string())
+        shaken.map(|(wire, _)| Box::new(wire)).map_err(|error| error.to_string())
     };
     match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(wire)) => Some(wire),

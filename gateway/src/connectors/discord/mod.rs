@@ -22,16 +22,11 @@ use messaging::BoxFuture;
 use messaging::channels::{ChannelSettings, Piece};
 use messaging::clock::SharedClock;
 use messaging::directory::Account;
+use messaging::exchange::ByteStream;
 use messaging::log::AppendError;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::options::OutboundCall;
-
-/// A connection to be spoken over: TCP, with TLS where the address wants it.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// The way out for connections that last, through the one guarded door of the process.
 pub trait Dial: Send + Sync {
