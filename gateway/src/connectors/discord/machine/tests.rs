@@ -339,3 +339,58 @@ fn the_token_is_shown_by_nothing() {
     );
     assert_eq!(shown, "Outgoing(op 2) Outgoing(op 6)");
 }
+
+/// One of the inputs, by number, at a time.
+fn input_of(kind: usize, number: u64, frames: &[String]) -> Input<'_> {
+    match kind {
+        0 => Input::Discovered(Ok(found(1, 1))),
+        1 => Input::Discovered(Err(Undiscovered::Later { status: 500, after: None })),
+        2 | 3 => Input::Opened,
+        4 => Input::Closed((number % 3 == 0).then_some(4000 + number as u16)),
+        5 => Input::Durable { session: "s1", number },
+        6 => Input::Full,
+        7 => Input::Drained,
+        8..=11 => Input::Tick,
+        kind => Input::Frame(&frames[kind % frames.len()]),
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 2_000, ..proptest::prelude::ProptestConfig::default() })]
+
+    /// Whatever comes in whatever order: there is one connection at most, nothing is sent without one, and nothing is asked of a machine
+    /// that is over.
+    #[test]
+    fn one_connection_at_most(steps in proptest::collection::vec((0usize..40, 0u64..12, 0u64..50_000), 0..80)) {
+        let frames = [hello(), ready(), frame(11, Value::Null), frame(7, Value::Null), frame(9, json!(true)), frame(9, json!(false)), frame(1, Value::Null),
+            event(2, "MESSAGE_CREATE", json!({})), event(3, "RESUMED", json!({})), event(9, "X", json!([1])), "{".to_owned(), "null".to_owned()];
+        let mut machine = fresh();
+        let (mut now, mut asked, mut is_open, mut over) = (Duration::ZERO, 0u32, false, false);
+        for (kind, number, later) in steps {
+            now += Duration::from_millis(later);
+            let input = input_of(kind, number, &frames);
+            // The edge tells of a connection only what there is.
+            if matches!(input, Input::Opened) && asked == 0 || matches!(input, Input::Frame(_) | Input::Closed(_)) && !is_open {
+                continue;
+            }
+            if matches!(input, Input::Opened) {
+                (asked, is_open) = (0, true);
+            }
+            for action in machine.on(input, now) {
+                proptest::prop_assert!(!over, "{} after the end", word(&action));
+                match action {
+                    Action::Connect(_) => {
+                        proptest::prop_assert!(!is_open && asked == 0);
+                        asked += 1;
+                    }
+                    Action::Send(_) | Action::Deliver(_) => proptest::prop_assert!(is_open),
+                    Action::Leave => (asked, is_open) = (0, false),
+                    Action::End(_) => over = true,
+                    Action::Discover => proptest::prop_assert!(!is_open),
+                }
+            }
+            let waits = machine.deadline().is_some() || over || asked > 0 || matches!(machine.state, State::Asking | State::Full);
+            proptest::prop_assert!(waits, "it would never wake: {:?}", machine.state);
+        }
+    }
+}
