@@ -788,15 +788,22 @@ impl<'a> Shard<'a> {
         loop {
             let held = Held { lease: self.lease, holds: holds.clone() };
             let Err(error) = self.parts.store.apply_step(&held, writes.clone(), durability).await else { return Ok(()) };
-            match error {
-                StoreError::Unheld => self.renew_at = Duration::ZERO,
+            let ran_out = match error {
+                StoreError::Unheld => true,
                 StoreError::Unavailable(_) | StoreError::Full | StoreError::Damaged(_) | StoreError::Conflict | StoreError::Closed => {
                     tracing::warn!(shard = self.id, %error, "store write failed, trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(STORE_RETRY.1);
+                    false
                 }
+            };
+            if ran_out {
+                self.renew_at = Duration::ZERO;
             }
             self.renew().await?;
+            // Only a lease that came back is reason to go on at once: a store that is away would keep a core busy being asked.
+            if !(ran_out && self.lease_clock.holds(self.parts.clock.monotonic())) {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(STORE_RETRY.1);
+            }
         }
     }
 

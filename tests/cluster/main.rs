@@ -1,16 +1,13 @@
 //! Faults of an installation of several processes on the real servers. One test at a time: they stop servers that all share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use system_tests::load::{Load, judge, platforms};
+use system_tests::load::{Load, Spread, judge, platforms, until_it_flows};
 use system_tests::servers::{Outage, Server, Servers};
 use system_tests::{Setup, System, quick};
 use tokio::sync::RwLock;
-
-/// Longest wait for a backlog to go.
-const BACKLOG: Duration = Duration::from_secs(60);
 
 type Shared = Arc<RwLock<System>>;
 
@@ -35,30 +32,13 @@ async fn finish(system: Shared, load: Load) {
     judge(&system, sends).await;
 }
 
-/// Waits until a message that is written now arrives at the subscriber. Gives how long that took.
-async fn until_it_flows(system: &Shared, phone: &str) -> Duration {
-    let begun = Instant::now();
-    loop {
-        let text = format!("probe {}", begun.elapsed().as_millis());
-        system.read().await.whatsapp.customer_writes(phone, &text).await;
-        for _ in 0..40 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let arrived = system.read().await.inbox.received();
-            if arrived.iter().any(|received| String::from_utf8_lossy(&received.body).contains(&text)) {
-                return begun.elapsed();
-            }
-        }
-        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}", begun.elapsed());
-    }
-}
-
 /// kill -9 of gateways and routers in turn, under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_turn() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 4 } else { 30 };
     let system = start(2, 2).await;
-    let load = Load::start(&system, 11);
+    let load = Load::start(&system, 11, Spread::EachCall);
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(700 + 211 * (round % 5))).await;
         let mut system = system.write().await;
@@ -84,7 +64,7 @@ async fn routers_come_and_go() {
     let _turn = TURN.lock().await;
     let (rounds, pause) = if quick() { (1, 5) } else { (3, 15) };
     let system = start(1, 3).await;
-    let load = Load::start(&system, 12);
+    let load = Load::start(&system, 12, Spread::EachCall);
     for _ in 0..rounds {
         for name in ["router-2", "router-3"] {
             system.write().await.member(name).stop().await;
@@ -104,7 +84,7 @@ async fn a_paused_router_comes_too_late() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 1 } else { 3 };
     let system = start(1, 2).await;
-    let load = Load::start(&system, 13);
+    let load = Load::start(&system, 13, Spread::EachCall);
     for round in 0..rounds {
         let name = if round % 2 == 0 { "router-1" } else { "router-2" };
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -122,13 +102,13 @@ async fn away(server: Server, run: u32, how: Outage) {
     let _turn = TURN.lock().await;
     let pause = if quick() { 12 } else { 60 };
     let system = start(2, 2).await;
-    let load = Load::start(&system, run);
+    let load = Load::start(&system, run, if server == Server::Kafka { Spread::Pinned } else { Spread::EachCall });
     tokio::time::sleep(Duration::from_secs(3)).await;
     let servers = Servers::of_run();
     let away = servers.take_away(server, how).await;
     tokio::time::sleep(Duration::from_secs(pause)).await;
     away.end().await;
-    let took = until_it_flows(&system, "15550777").await;
+    let took = until_it_flows(&system, run).await;
     println!("{server:?} away for {pause} s: it flows again after {took:?}");
     finish(system, load).await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::load::{Load, judge, platforms};
+use system_tests::load::{Load, Spread, judge, platforms};
 use system_tests::{Setup, System, quick};
 
 /// kill -9 in a loop under load: nothing lost, nothing sent twice unmarked, nothing out of order.
@@ -15,7 +15,7 @@ async fn killed_again_and_again() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
     let system = System::with(Setup { platforms: platforms(), config, split: None }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
-    let load = Load::start(&system, 1);
+    let load = Load::start(&system, 1, Spread::EachCall);
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(150 + 97 * (round % 7))).await;
         let mut system = system.write().await;
@@ -39,7 +39,7 @@ async fn a_stop_drains() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
     let system = System::with(Setup { platforms: platforms(), config, split: None }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
-    let load = Load::start(&system, 2);
+    let load = Load::start(&system, 2, Spread::EachCall);
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut system = system.write().await;

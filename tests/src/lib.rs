@@ -26,6 +26,10 @@ pub use backend::Backend;
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(40);
+/// Lines of a process's log that a failed test shows.
+const LAST_LINES: usize = 40;
+/// How long a change of the directory takes to reach every process.
+pub const DIRECTORY_REACHES_ALL: Duration = Duration::from_secs(2);
 /// The customer's number.
 pub const PHONE: &str = "15550100";
 /// The customer's chat.
@@ -116,6 +120,12 @@ impl Process {
         self.lines.lock().unwrap().join("\n")
     }
 
+    /// The end of its log.
+    pub fn last_lines(&self) -> String {
+        let lines = self.lines.lock().unwrap();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -152,9 +162,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let lines = self.lines.lock().unwrap();
-            let last = lines.len().saturating_sub(40);
-            eprintln!("--- the last lines of the process:\n{}", lines[last..].join("\n"));
+            eprintln!("--- the last lines of the process:\n{}", self.last_lines());
         }
     }
 }
@@ -357,6 +365,10 @@ impl System {
             backend,
         };
         system.connect(&options).await;
+        if !system.members.is_empty() {
+            // The other processes look for changes once a second: what came before they knew the endpoint would pass it by.
+            tokio::time::sleep(DIRECTORY_REACHES_ALL).await;
+        }
         system
     }
 
@@ -403,6 +415,13 @@ impl System {
         self.members.iter_mut().find(|member| member.name == name).expect("a member of that name")
     }
 
+    /// The end of every process's log.
+    pub fn last_lines(&self) -> String {
+        let members = self.members.iter().filter_map(|member| Some((member.name.as_str(), member.process.as_ref()?)));
+        let all = std::iter::once(("the first", &self.process)).chain(members);
+        all.map(|(name, process)| format!("--- {name}\n{}\n", process.last_lines())).collect()
+    }
+
     /// Where the gateways that run are.
     pub fn gateways(&self) -> Vec<SocketAddr> {
         let others = self.members.iter().filter_map(|member| member.process.as_ref()).map(|process| process.public);
@@ -414,16 +433,19 @@ impl System {
         self.try_call(method, path, headers, body).await.expect("the API answers")
     }
 
-    /// The same, where the process may be gone.
+    /// The same, where the process may be gone. Every gateway serves every call: they are asked in turn.
     pub async fn try_call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Response> {
+        self.try_call_at(self.turn.fetch_add(1, Ordering::Relaxed), method, path, headers, body).await
+    }
+
+    /// The same, at the gateway of a number, modulo how many run.
+    pub async fn try_call_at(&self, number: usize, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Response> {
         let authorization = format!("Bearer {}", self.key);
         let mut all = vec![("authorization", authorization.as_str()), ("content-type", "application/json")];
         all.retain(|(name, _)| !headers.iter().any(|(given, _)| given == name));
         all.extend(headers.iter().copied());
-        // Every gateway serves every call.
         let gateways = self.gateways();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let url = format!("http://{}{path}", gateways[turn % gateways.len()]);
+        let url = format!("http://{}{path}", gateways[number % gateways.len()]);
         let method = method.parse().expect("a method");
         self.client.send(method, &url, &all, body.to_owned().into()).await.ok()
     }

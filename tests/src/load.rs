@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench::checker::{self, Answer, End, History, Operation};
 use bench::mark::Mark;
@@ -14,6 +14,21 @@ use crate::{System, fast};
 
 /// Customers who write.
 const CONVERSATIONS: u32 = 12;
+/// Between two sends of a conversation: so that the load stays below what a small installation carries, and a backlog can go.
+const PAUSE: Duration = Duration::from_millis(40);
+/// The conversation of the probes.
+const PROBED: u32 = CONVERSATIONS;
+/// Longest wait for a backlog to go.
+const BACKLOG: Duration = Duration::from_secs(60);
+
+/// Which gateway takes a conversation's sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// Another one with each call.
+    EachCall,
+    /// The same one always: two gateways that spool do not know of each other, so that order holds for each by itself.
+    Pinned,
+}
 
 /// Loads a system in the background: customers write, the merchant answers each, with idempotency keys and retries until accepted.
 pub struct Load {
@@ -27,11 +42,11 @@ fn phone(conversation: u32) -> String {
 
 impl Load {
     /// Begins.
-    pub fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32) -> Self {
+    pub fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32, spread: Spread) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..CONVERSATIONS).map(|conversation| {
             let (system, stop) = (system.clone(), stop.clone());
-            tokio::spawn(converse(system, stop, run, conversation))
+            tokio::spawn(converse(system, stop, run, conversation, spread))
         });
         Self { tasks: tasks.collect(), stop }
     }
@@ -47,7 +62,31 @@ impl Load {
     }
 }
 
-async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool>, run: u32, conversation: u32) -> Vec<Operation> {
+/// Waits until a message that is written now arrives at the subscriber. Gives how long that took.
+pub async fn until_it_flows(system: &tokio::sync::RwLock<System>, run: u32) -> Duration {
+    let begun = Instant::now();
+    for sequence in 1.. {
+        let mark = Mark::inbound(run, PROBED, sequence).to_string();
+        system.read().await.whatsapp.customer_writes(&phone(PROBED), &mark).await;
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let arrived = system.read().await.inbox.received();
+            if arrived.iter().any(|received| String::from_utf8_lossy(&received.body).contains(&mark)) {
+                return begun.elapsed();
+            }
+        }
+        assert!(begun.elapsed() < BACKLOG, "nothing flows after {:?}\n{}", begun.elapsed(), system.read().await.last_lines());
+    }
+    unreachable!("the backlog's limit ends the loop")
+}
+
+async fn converse(
+    system: Arc<tokio::sync::RwLock<System>>,
+    stop: Arc<AtomicBool>,
+    run: u32,
+    conversation: u32,
+    spread: Spread,
+) -> Vec<Operation> {
     let mut sends = Vec::new();
     let mut sequence = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -62,7 +101,11 @@ async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool
             let reply = {
                 let system = system.read().await;
                 let body = system.text(&phone(conversation), &mark.to_string()).to_string();
-                system.try_call("POST", "/v1/messages", &[("idempotency-key", &key)], &body).await
+                let headers = [("idempotency-key", key.as_str())];
+                match spread {
+                    Spread::EachCall => system.try_call("POST", "/v1/messages", &headers, &body).await,
+                    Spread::Pinned => system.try_call_at(conversation as usize, "POST", "/v1/messages", &headers, &body).await,
+                }
             };
             let Some(reply) = reply else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -78,7 +121,7 @@ async fn converse(system: Arc<tokio::sync::RwLock<System>>, stop: Arc<AtomicBool
             sends.push(Operation { mark, begun_us, answered_us: bench::monotonic_us(), answer, id });
             break;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     sends
 }
@@ -90,7 +133,11 @@ async fn ends_of(system: &System, sends: &[Operation]) -> Vec<End> {
         let id = send.id.clone().expect("an accepted send has an id");
         let mut last = Value::Null;
         for _ in 0..600 {
-            last = system.get(&format!("/v1/messages/{id}")).await;
+            // A store that has just come back may refuse for a moment.
+            let reply = system.try_call("GET", &format!("/v1/messages/{id}"), &[], "").await;
+            if let Some(reply) = reply.filter(|reply| reply.status == 200) {
+                last = serde_json::from_slice(&reply.body).expect("JSON");
+            }
             if matches!(last["status"].as_str(), Some("read" | "failed" | "unknown")) {
                 break;
             }

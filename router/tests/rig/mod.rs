@@ -369,6 +369,11 @@ impl Rig {
 
     /// With an account of this channel (WhatsApp, Messenger or Instagram).
     pub async fn start_on(kind: ChannelKind) -> Self {
+        Self::start_over(kind, |store| store).await
+    }
+
+    /// The same, over what `wrap` makes of the store.
+    pub async fn start_over(kind: ChannelKind, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         let clock = ManualClock::at(SystemClock::default().now());
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::from_root(&[7; 32]);
@@ -379,7 +384,7 @@ impl Rig {
             _ => format!(r#"{{"recipient_id":"42","message_id":"m_{n}"}}"#),
         })
         .await;
-        let store = open(&dir, &clock);
+        let store = wrap(open(&dir, &clock));
         let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
         let tenant_id = TenantId([1; 16]);
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
