@@ -346,7 +346,7 @@ fn input_of(kind: usize, number: u64, frames: &[String]) -> Input<'_> {
         0 => Input::Discovered(Ok(found(1, 1))),
         1 => Input::Discovered(Err(Undiscovered::Later { status: 500, after: None })),
         2 | 3 => Input::Opened,
-        4 => Input::Closed((number % 3 == 0).then_some(4000 + number as u16)),
+        4 => Input::Closed(number.is_multiple_of(3).then_some(4000 + number as u16)),
         5 => Input::Durable { session: "s1", number },
         6 => Input::Full,
         7 => Input::Drained,
