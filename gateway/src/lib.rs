@@ -14,6 +14,7 @@ mod api;
 mod batcher;
 mod body;
 mod callbacks;
+pub mod connectors;
 mod edge;
 mod fetched;
 mod hooks;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::clock::Timestamp;
 use crate::seal::Secret;
@@ -62,6 +63,11 @@ impl fmt::Debug for HttpResponse {
         write!(f, "HttpResponse({}, {} bytes)", self.status, self.body.len())
     }
 }
+
+/// A connection to be spoken over for as long as both sides like: TCP, with TLS where the address wants it.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// How a connection to a mail relay is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use messaging::BoxFuture;
 use messaging::clock::{SharedClock, SystemClock};
 use messaging::config::{Config, Role, SecretSource, StoreBackend};
-use messaging::exchange::{HttpRequest, HttpResponse};
+use messaging::exchange::{ByteStream, HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
 use messaging::log::Log;
 use messaging::metrics::{self, Exporter};
@@ -53,6 +53,12 @@ impl gateway::OutboundCall for Caller {
             let sent = client.send(request, timeout, ANSWER_MAX).await.map_err(|error| error.to_string())?;
             Ok(sent.response)
         })
+    }
+}
+
+impl gateway::connectors::discord::Dial for Caller {
+    fn dial<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Box<dyn ByteStream>, String>> {
+        Box::pin(async move { self.0.dial(url).await.map_err(|error| error.to_string()) })
     }
 }
 

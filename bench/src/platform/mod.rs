@@ -26,6 +26,7 @@ use messaging::clock::{SharedClock, SystemClock, Timestamp};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+pub use discord::DiscordSim;
 pub use email::EmailSim;
 pub use hook::{Posted, Redelivery};
 pub use ledger::{Call, Fate, Offered};

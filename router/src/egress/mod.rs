@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use messaging::clock::SharedClock;
-use messaging::exchange::HttpResponse;
+use messaging::exchange::{ByteStream, HttpResponse};
 use rustls::pki_types::CertificateDer;
 
 mod connect;
@@ -30,7 +30,7 @@ pub use guard::{AllowedNetwork, BadNetwork, Blocked, Policy};
 pub use pool::Client;
 pub use url::{BadUrl, Host, Target};
 
-use connect::Dialer;
+use connect::{Dialer, Wire};
 
 /// Settings of the door.
 #[derive(Debug, Clone)]
@@ -114,6 +114,19 @@ impl Door {
     pub fn client(&self, url: &str) -> Result<Client, BadUrl> {
         let target = self.policy().check_url(url)?;
         Ok(Client::new(self.0.clone(), target))
+    }
+
+    /// A connection of the caller's own to the host that the URL names, with TLS when it is `https://`; for what lasts longer than a
+    /// request (a WebSocket). Every address is checked as for any call.
+    ///
+    /// # Errors
+    /// When the URL may not be called, or no connection comes about.
+    pub async fn dial(&self, url: &str) -> Result<Box<dyn ByteStream>, CallError> {
+        let target = self.policy().check_url(url).map_err(|error| CallError::before(ErrorKind::BadRequest, error))?;
+        match self.0.dialer.connect(&target).await? {
+            Wire::Plain(tcp) => Ok(Box::new(tcp)),
+            Wire::Tls(tls) => Ok(tls),
+        }
     }
 }
 

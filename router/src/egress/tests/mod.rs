@@ -15,6 +15,7 @@ use super::{AllowedNetwork, Client, Door, Policy, Settings};
 
 mod calls;
 mod cost;
+mod dial;
 mod keep_alive;
 mod mail;
 mod rebinding;

@@ -56,7 +56,7 @@ impl Resolver for Here {
     }
 }
 
-fn serve_tls(config: Arc<ServerConfig>) -> Peer {
+pub(super) fn serve_tls(config: Arc<ServerConfig>) -> Peer {
     Peer::start(move |_, served| {
         let connection = ServerConnection::new(config.clone()).unwrap();
         let mut stream = StreamOwned::new(connection, served.stream.try_clone().unwrap());
@@ -77,7 +77,7 @@ async fn call(door: &Door, host: &str, peer: &Peer, times: usize) -> Result<Sent
     client.send(post(url, "{}"), AMPLE, CAP).await
 }
 
-fn trusting(roots: Vec<CertificateDer<'static>>) -> Door {
+pub(super) fn trusting(roots: Vec<CertificateDer<'static>>) -> Door {
     let settings = Settings { extra_roots: roots, connect_timeout: Duration::from_secs(5), ..settings() };
     Door::with_resolver(settings, clock(), Arc::new(Here)).unwrap()
 }

@@ -1,0 +1,3 @@
+//! Sources that we connect to, in place of waiting for their webhooks.
+
+pub mod discord;
