@@ -19,6 +19,8 @@ use super::{Shared, TimeSource};
 use crate::limit::{Budget, BudgetKey, BudgetScope, Limit as _};
 use crate::metrics::RATELIMIT_DEGRADED;
 
+/// Readings of a clock that moves meanwhile.
+const READINGS_MAX: usize = 3;
 /// Jobs that wait for the agent. What finds no place is asked for by a later admission.
 pub const QUEUE_MAX: usize = 1 << 16;
 /// Calls in one write.
@@ -179,6 +181,19 @@ impl Agent {
         self.scripts.lease(&format!("{}:look", self.prefix), &Terms::of(&budget, 1), &Report::default(), self.now_us())
     }
 
+    /// This moment on our clock, and as Redis is told it. A clock that tests move may move between the two readings.
+    fn instant(&self) -> (u64, Option<u64>) {
+        let mut instant = (self.shared.now(), self.now_us());
+        for _ in 0..READINGS_MAX {
+            let again = self.shared.now();
+            if instant.1.is_none() || again == instant.0 {
+                break;
+            }
+            instant = (again, self.now_us());
+        }
+        instant
+    }
+
     fn now_us(&self) -> Option<u64> {
         match self.time {
             TimeSource::Server => None,
@@ -300,24 +315,31 @@ impl Agent {
     }
 
     fn launch(&mut self, flights: &mut JoinSet<Flight>, link: &Link, jobs: Vec<Job>, epoch: u32) {
-        let (now, now_us) = (self.shared.now(), self.now_us());
         let (mut calls, mut cmds) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         for job in jobs {
             match job {
                 Job::Ask(key) => {
-                    let asked = self.shared.leases.known(key, |lease| lease.report(now, epoch).map(|report| (report, *lease.terms())));
-                    let Some(Some((report, terms))) = asked else {
+                    let asked = self.shared.leases.known(key, |lease| {
+                        // While the lease is locked: no use is later than this, so that none is reported as of before it came about.
+                        let (now, now_us) = self.instant();
+                        lease.report(now, epoch).map(|report| (report, *lease.terms(), now, now_us))
+                    });
+                    let Some(Some((report, terms, now, now_us))) = asked else {
                         self.shared.job_done();
                         continue;
                     };
                     cmds.push(self.scripts.lease(&self.name(key), &terms, &report, now_us));
                     calls.push(Call::Lease(key, now));
                 }
-                Job::Hold(key, until) if until > now => {
+                Job::Hold(key, until) => {
+                    let (now, now_us) = self.instant();
+                    if until <= now {
+                        self.shared.job_done();
+                        continue;
+                    }
                     cmds.push(self.scripts.hold(&self.name(key), Duration::from_nanos(until - now), now_us));
                     calls.push(Call::Hold(key, until));
                 }
-                Job::Hold(..) => self.shared.job_done(),
             }
         }
         if !cmds.is_empty() {

@@ -11,8 +11,11 @@
 -- Answers  refilled, granted, nanoseconds until the first of them is ready (below zero: it was ready before), microseconds until
 --          the next unit is free, and until asking makes sense, microseconds held, level.
 local NEAR, GRACE = 1e-9, 20000
-local now = tonumber(ARGV[1])
+local now, steps_back = tonumber(ARGV[1]), false
 if not now then
+  -- A server that took over may be behind: the bucket does not stand still until it has caught up. Callers' times just overtake
+  -- each other on their way, and no span is counted twice for that.
+  steps_back = true
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
@@ -27,7 +30,9 @@ local flat = redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do
   local field, value = flat[i], flat[i + 1]
   if field == 'l' then level = tonumber(value)
-  elseif field == 'a' then at = math.min(tonumber(value), now)
+  elseif field == 'a' then
+    at = tonumber(value)
+    if steps_back then at = math.min(at, now) end
   elseif field == 'h' then hold = tonumber(value)
   elseif field == 'w' then waiter = value
   elseif field == 'v' then waits_until = tonumber(value)

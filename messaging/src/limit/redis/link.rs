@@ -126,7 +126,8 @@ impl Opener {
 
     /// Whether the certificates can be read. Connects to nothing.
     pub fn check(&self) -> Result<(), RedisError> {
-        if !self.place.tls {
+        // Also those of a place without TLS: they are there because somebody means to use them.
+        if !self.place.tls && self.tls.root.is_none() && self.tls.client.is_none() {
             return Ok(());
         }
         // The driver takes the process' provider and panics without one. One that is set already is as good.
