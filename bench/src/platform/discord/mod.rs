@@ -4,7 +4,7 @@
 //!   and their headers.
 //! * The address for interactions and webhook events, signed with the application's Ed25519 key. Interactions are posted once and want
 //!   a JSON answer; events are brought again until 204.
-//! * The Gateway ([`socket`]): what people write comes there, to the sessions that want it.
+//! * The Gateway (`socket`): what people write comes there, to the sessions that want it.
 //!
 //! Strict where the platform is: the caller's name, lengths, closed conversations, tokens of 15 minutes, sessions that may be resumed.
 //! For people: `POST /sim/message` lets a customer write, `GET /sim/ledger` shows what happened.

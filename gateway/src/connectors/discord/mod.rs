@@ -1,7 +1,7 @@
 //! Discord's Gateway: one WebSocket for a bot, over which ordinary messages come.
 //!
-//! [`run`] stays connected until it is told to stop, or until nothing but a person can help. The state machine ([`machine`]) decides
-//! and does nothing; [`edge`] does and decides nothing; [`outbox`] holds what was read until the log has it.
+//! [`run`] stays connected until it is told to stop, or until nothing but a person can help. The state machine (`machine`) decides
+//! and does nothing; `edge` does and decides nothing; `outbox` holds what was read until the log has it.
 //!
 //! Nothing that was read is lost while Discord keeps the session (minutes): its number rises only when the log has the event, and
 //! RESUME asks for everything behind it. What comes twice by that is the same record, and known by its id. The session is kept by the
