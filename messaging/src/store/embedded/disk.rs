@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::journal::is_journal;
 use super::keys::Table;
 use super::tables::Tables;
 
@@ -53,20 +54,17 @@ impl Disk {
         self.used().saturating_add(more) > self.limit
     }
 
-    /// Counts what was written. Writer only.
-    pub(super) fn wrote(&self, tables: &Tables, bytes: u64) {
-        let written = self.written_since.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if written >= MEASURE_EVERY_BYTES {
-            self.measure(tables);
-        }
+    /// Counts what was written, and says whether it is time to measure. Writer only.
+    pub(super) fn wrote(&self, bytes: u64) -> bool {
+        self.written_since.fetch_add(bytes, Ordering::Relaxed) + bytes >= MEASURE_EVERY_BYTES
     }
 
-    /// Measures: the tables by the engine's books, the journals (few, and preallocated) by what the disk holds of them.
+    /// Measures: the tables by the engine's books, the journals (few) by what the disk holds of them.
     pub(super) fn measure(&self, tables: &Tables) {
         let tables_bytes: u64 = Table::ALL.iter().map(|table| tables.get(*table).disk_space()).sum();
         // A folder that cannot be listed will not be written to either; that error tells.
         let journal_bytes = journal_bytes(&self.dir).unwrap_or(0);
-        self.measured.store(tables_bytes + tables.node.disk_space() + journal_bytes, Ordering::Relaxed);
+        self.measured.store(tables_bytes + journal_bytes, Ordering::Relaxed);
         self.written_since.store(0, Ordering::Relaxed);
     }
 }
@@ -75,8 +73,10 @@ fn journal_bytes(dir: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "jnl") {
-            // One that the engine removed in between uses nothing.
+        let name = entry.file_name();
+        let is_engines = Path::new(&name).extension().is_some_and(|extension| extension == "jnl");
+        if is_engines || name.to_str().is_some_and(is_journal) {
+            // One that was removed in between uses nothing.
             bytes += entry.metadata().map_or(0, |metadata| on_disk(&metadata));
         }
     }

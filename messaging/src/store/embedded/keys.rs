@@ -46,10 +46,19 @@ pub(super) enum Table {
     Shards,
     /// Rare.
     Quarantine,
+    /// Of the node, not of tenants: directory, leases (`node.rs`). Its keys are no [`Key`]s.
+    Node,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] = [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine];
+    /// Their order stands in the journal.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Conversations, Self::Messages, Self::Pointers, Self::Events, Self::Shards, Self::Quarantine, Self::Node];
+
+    /// The table that stands in the journal by this number.
+    pub(super) fn from_tag(tag: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(tag)).copied()
+    }
 }
 
 /// A key's bytes, on the stack.
@@ -62,7 +71,7 @@ pub(super) struct KeyBytes {
 impl KeyBytes {
     const EMPTY: Self = Self { bytes: [0; KEY_MAX], len: 0 };
 
-    fn of(parts: &[&[u8]]) -> Self {
+    pub(super) fn of(parts: &[&[u8]]) -> Self {
         let mut key = Self::EMPTY;
         for part in parts {
             key.bytes[key.len..key.len + part.len()].copy_from_slice(part);
@@ -176,6 +185,7 @@ pub(super) fn decode(table: Table, bytes: &[u8]) -> Result<Key, BadKey> {
         }
         Table::Shards => decode_shard_row(&mut rest)?,
         Table::Quarantine => Key::Quarantine(TenantId(rest.take()?), QuarantineId(rest.take()?)),
+        Table::Node => return Err(BadKey),
     };
     if rest.0.is_empty() { Ok(key) } else { Err(BadKey) }
 }

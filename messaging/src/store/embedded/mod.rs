@@ -1,16 +1,22 @@
-//! The embedded store, on fjall: one process, one folder.
+//! The embedded store: one process, one folder. A journal of our own (`journal`), the newest rows in memory (`memory`), and below
+//! them sorted tables of fjall, which the rows are drained into by the thousand (`drain`).
 //!
-//! The engine blocks (locks, syncs, stalls while it merges), so nothing here touches it on an async worker: one thread writes
-//! (`writer`), a few read (`reader`), and callers wait on channels. All queues have limits; when one is full its callers
-//! wait.
+//! Fjall could do all of it, and did: its skiplist, journal and small files cost two to three times as much per row. What is left to
+//! it is what it is good at: tables, filters, the cache, merging.
+//!
+//! The disk blocks, so nothing here touches it on an async worker: one thread writes (`writer`), one drains, a few read (`reader`),
+//! and callers wait on channels. What memory knows is answered at once. All queues have limits; when one is full its callers wait.
 //!
 //! After a write or sync that failed the store takes no further ones: what the kernel could not write it may have dropped,
 //! and a later sync that succeeds would not bring it back.
 
 mod disk;
+mod drain;
+mod journal;
 mod keys;
 #[cfg(test)]
 mod measure;
+mod memory;
 mod node;
 mod reader;
 mod tables;
@@ -24,19 +30,26 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::disk::Disk;
+use self::drain::Drain;
+use self::journal::Journal;
+use self::memory::{Memory, Rows};
 use self::node::Node;
-use self::reader::{POINT_READERS, Pool, Query, SCANNERS};
+use self::reader::{POINT_READERS, Partly, Pool, Query, SCANNERS};
 use self::tables::Tables;
-use self::writer::{Command, SyncFn, Writer, sync_journal};
+use self::writer::{Command, SyncFn, Writer};
 use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Key, Lease, LeaseAnswer, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
+
+/// Bytes of rows in memory at which they are drained; as much again may be on its way. Less on a small disk.
+const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The embedded store. Dropped without `close`, it closes on its own a little later.
 pub struct EmbeddedStore {
     commands: mpsc::Sender<Command>,
     reads: mpsc::Sender<Query>,
     scans: mpsc::Sender<Query>,
+    memory: Arc<Memory>,
     disk: Arc<Disk>,
     clock: SharedClock,
     /// The directory's version, as far as it is durable.
@@ -47,24 +60,36 @@ pub struct EmbeddedStore {
 
 impl EmbeddedStore {
     pub(super) fn open(settings: EmbeddedSettings, clock: SharedClock) -> Result<Self, StoreError> {
-        Self::open_with(settings, clock, sync_journal)
+        Self::open_with(settings, clock, Journal::sync)
     }
 
     /// Blocks: recovers what the last process left.
     fn open_with(settings: EmbeddedSettings, clock: SharedClock, sync: SyncFn) -> Result<Self, StoreError> {
         let tables = Tables::open(&settings)?;
-        let node = Node::load(&tables)?;
+        let mut rows = Rows::default();
+        let journal = Journal::open(&settings.dir, |row| rows.put(row)).map_err(|error| match error {
+            journal::OpenError::Io(error) => StoreError::Unavailable(format!("{}: disk i/o: {error}", settings.dir.display())),
+            journal::OpenError::Damaged(text) => StoreError::Damaged(text),
+        })?;
+        let memory = Arc::new(Memory::new(rows, tables.snapshot()));
+        let node = Node::load(&tables, &memory)?;
+        let memory_bytes = MEMORY_BYTES.min(settings.max_bytes / 8) as usize;
         let disk = Arc::new(Disk::new(settings.dir, settings.max_bytes));
         disk.measure(&tables);
 
         let thread_failed = |error: std::io::Error| StoreError::Unavailable(format!("cannot start a thread: {error}"));
-        let (read_pool, reads) = Pool::start(&tables, "store-read", POINT_READERS).map_err(thread_failed)?;
-        let (scan_pool, scans) = Pool::start(&tables, "store-scan", SCANNERS).map_err(thread_failed)?;
+        let (read_pool, reads) = Pool::start(&tables, &memory, "store-read", POINT_READERS).map_err(thread_failed)?;
+        let (scan_pool, scans) = Pool::start(&tables, &memory, "store-scan", SCANNERS).map_err(thread_failed)?;
+        let drain = Drain::start(tables.clone(), memory.clone()).map_err(thread_failed)?;
         let (commands, waiting) = mpsc::channel(writer::QUEUE_MAX);
         let (ends, ended) = watch::channel(());
         let (version_changes, version) = watch::channel(node.version());
         let writer = Writer {
             tables,
+            memory: memory.clone(),
+            journal,
+            drain,
+            memory_bytes,
             node,
             disk: disk.clone(),
             clock: clock.clone(),
@@ -75,7 +100,7 @@ impl EmbeddedStore {
         };
         let thread = std::thread::Builder::new().name("store-write".to_owned());
         thread.spawn(move || writer.run(waiting, ends)).map_err(thread_failed)?;
-        Ok(Self { commands, reads, scans, disk, clock, version, ended })
+        Ok(Self { commands, reads, scans, memory, disk, clock, version, ended })
     }
 
     /// Hands the writer a command and waits for its reply.
@@ -93,7 +118,16 @@ async fn ask<Q, T>(queue: &mpsc::Sender<Q>, question: impl FnOnce(oneshot::Sende
 
 impl Store for EmbeddedStore {
     fn read(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Option<Vec<u8>>>, StoreError>> {
-        Box::pin(ask(&self.reads, |answer| Query::Read { keys, answer }))
+        Box::pin(async move {
+            if self.reads.is_closed() {
+                return Err(StoreError::Closed);
+            }
+            let read = Partly::look(&self.memory, &keys);
+            if read.is_whole() {
+                return Ok(read.values());
+            }
+            ask(&self.reads, |answer| Query::Read { read, answer }).await
+        })
     }
 
     fn scan(&self, scan: Scan, limit: usize) -> BoxFuture<'_, Result<Vec<Found>, StoreError>> {

@@ -5,11 +5,16 @@
 //! for after a failed write or sync the writer takes nothing more.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
-use fjall::{OwnedWriteBatch, Readable};
+use fjall::UserKey;
 
-use super::tables::{Tables, meaning};
+use super::journal::Row;
+use super::keys::{KeyBytes, ScanRange, Table};
+use super::memory::Memory;
+use super::reader;
+use super::tables::Tables;
 use crate::clock::Timestamp;
 use crate::store::{DirectoryRows, Lease, LeaseAnswer, StoreError};
 
@@ -33,15 +38,18 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn load(tables: &Tables) -> Result<Self, StoreError> {
+    pub(super) fn load(tables: &Tables, memory: &Memory) -> Result<Self, StoreError> {
         let mut leases = BTreeMap::new();
-        for row in tables.db.snapshot().prefix(&tables.node, [LEASE]) {
-            let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
+        let (version, rows) = read(tables, memory)?;
+        for (key, value) in rows {
+            if key.first() != Some(&LEASE) {
+                continue;
+            }
             let lease = decode_lease(&key, &value).ok_or_else(|| StoreError::Damaged("a lease does not read".to_owned()))?;
             // The folder's lock says that nobody else lives: leases of the process before have ended with it, their epochs count on.
             leases.insert(lease.shard, Lease { until: Timestamp::ZERO, owner: [0; OWNER_BYTES], ..lease });
         }
-        Ok(Self { version: read_version(tables)?, leases })
+        Ok(Self { version, leases })
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -51,8 +59,7 @@ impl Node {
     /// Takes or renews a lease. `false` beside the answer: nothing was written.
     pub(super) fn take_lease(
         &mut self,
-        tables: &Tables,
-        batch: &mut OwnedWriteBatch,
+        rows: &mut Vec<Row>,
         (shard, owner, ttl): (u16, [u8; OWNER_BYTES], Duration),
         now: Timestamp,
     ) -> (LeaseAnswer, bool) {
@@ -64,32 +71,31 @@ impl Node {
             Some(held) => return (LeaseAnswer::HeldByOther(*held), false),
         };
         let lease = Lease { shard, epoch, owner, until: now.plus(ttl) };
-        self.put_lease(tables, batch, lease);
+        self.put_lease(rows, lease);
         (LeaseAnswer::Held(lease), true)
     }
 
     /// Frees a lease, if it is still this one. The row stays: the next owner's epoch counts from it. Whether it was freed.
-    pub(super) fn release_lease(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, lease: &Lease) -> bool {
+    pub(super) fn release_lease(&mut self, rows: &mut Vec<Row>, lease: &Lease) -> bool {
         let Some(held) = self.leases.get(&lease.shard) else { return false };
         if held.owner != lease.owner || held.epoch != lease.epoch {
             return false;
         }
         let free = Lease { until: Timestamp::ZERO, owner: [0; OWNER_BYTES], ..*held };
-        self.put_lease(tables, batch, free);
+        self.put_lease(rows, free);
         true
     }
 
-    fn put_lease(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, lease: Lease) {
+    fn put_lease(&mut self, rows: &mut Vec<Row>, lease: Lease) {
         let (key, value) = encode_lease(&lease);
-        batch.insert(&tables.node, &key[..], &value[..]);
+        rows.push((Table::Node, UserKey::from(key), Some(value.to_vec())));
         self.leases.insert(lease.shard, lease);
     }
 
     /// Changes directory rows if the version is `expected`; gives the new version.
     pub(super) fn change_directory(
         &mut self,
-        tables: &Tables,
-        batch: &mut OwnedWriteBatch,
+        rows: &mut Vec<Row>,
         expected: u64,
         changes: Vec<(String, Option<Vec<u8>>)>,
     ) -> Result<u64, StoreError> {
@@ -100,40 +106,36 @@ impl Node {
             return Err(StoreError::Damaged(format!("a directory row's name has more than {NAME_MAX_BYTES} bytes")));
         }
         self.version += 1;
-        batch.insert(&tables.node, VERSION_KEY, &self.version.to_be_bytes()[..]);
+        rows.push((Table::Node, UserKey::from(VERSION_KEY), Some(self.version.to_be_bytes().to_vec())));
         for (name, value) in changes {
-            let key = [&[ROW], name.as_bytes()].concat();
-            match value {
-                Some(value) => batch.insert(&tables.node, key, value),
-                None => batch.remove(&tables.node, key),
-            }
+            rows.push((Table::Node, UserKey::from([&[ROW], name.as_bytes()].concat()), value));
         }
         Ok(self.version)
     }
 }
 
-fn read_version(tables: &Tables) -> Result<u64, StoreError> {
-    version_in(tables.node.get(VERSION_KEY).map_err(|error| meaning(&error))?.as_deref())
-}
-
-fn version_in(row: Option<&[u8]>) -> Result<u64, StoreError> {
-    let Some(bytes) = row else { return Ok(0) };
-    let bytes = bytes.try_into().map_err(|_| StoreError::Damaged("the directory's version does not read".to_owned()))?;
-    Ok(u64::from_be_bytes(bytes))
+/// All rows of the node's table but the format's mark, and the directory's version: of one moment.
+fn read(tables: &Tables, memory: &Memory) -> Result<(u64, Vec<(UserKey, Vec<u8>)>), StoreError> {
+    let (from, to) = (Bound::Included(KeyBytes::of(&[&[ROW]])), Bound::Included(KeyBytes::of(&[VERSION_KEY])));
+    let range = ScanRange { table: Table::Node, from, to, newest_first: false };
+    let mut rows = reader::range(tables, memory, &range, usize::MAX)?;
+    let version = match rows.pop_if(|(key, _)| **key == *VERSION_KEY) {
+        Some((_, version)) => version.try_into().map_err(|_| StoreError::Damaged("the directory's version does not read".to_owned()))?,
+        None => [0; 8],
+    };
+    Ok((u64::from_be_bytes(version), rows))
 }
 
 /// The whole directory: version and rows of the same moment.
-pub(super) fn read_directory(tables: &Tables) -> DirectoryAnswer {
-    let snapshot = tables.view();
-    let version = version_in(snapshot.get(&tables.node, VERSION_KEY).map_err(|error| meaning(&error))?.as_deref())?;
-    let mut rows = Vec::new();
-    for row in snapshot.prefix(&tables.node, [ROW]) {
-        let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
-        let name =
-            String::from_utf8(key[1..].to_vec()).map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
-        rows.push((name, value.to_vec()));
+pub(super) fn read_directory(tables: &Tables, memory: &Memory) -> DirectoryAnswer {
+    let (version, rows) = read(tables, memory)?;
+    let mut found = Vec::new();
+    for (key, value) in rows {
+        let Some(name) = key.strip_prefix(&[ROW]) else { continue };
+        let name = String::from_utf8(name.to_vec()).map_err(|_| StoreError::Damaged("a directory row's name is not text".to_owned()))?;
+        found.push((name, value));
     }
-    Ok((version, rows))
+    Ok((version, found))
 }
 
 fn encode_lease(lease: &Lease) -> ([u8; 3], [u8; OWNER_BYTES + 16]) {

@@ -1,13 +1,16 @@
-//! The threads that read. Each question is answered from one view ([`Tables::view`]): no half of a batch is ever seen.
+//! The threads that read. Each question is answered from one view of memory and tables: no half of a batch is ever seen.
 
-use std::collections::BinaryHeap;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use fjall::{Readable, Snapshot};
+use fjall::{Readable, Snapshot, UserKey};
 use tokio::sync::{mpsc, oneshot};
 
-use super::keys::{self, KeyBytes, Span, Table};
+use super::keys::{self, KeyBytes, ScanRange, Span, Table};
+use super::memory::{Memory, Value};
 use super::node::{self, DirectoryAnswer};
 use super::tables::{Tables, meaning};
 use crate::ids::QuarantineId;
@@ -24,8 +27,9 @@ const ROWS_AHEAD_MAX: usize = 1024;
 
 /// A question.
 pub(super) enum Query {
+    /// What memory did not know of a read.
     Read {
-        keys: Vec<Key>,
+        read: Partly,
         answer: oneshot::Sender<Result<Vec<Option<Vec<u8>>>, StoreError>>,
     },
     Scan {
@@ -40,6 +44,33 @@ pub(super) enum Query {
     Stop,
 }
 
+/// A read that memory has answered as far as it can.
+pub(super) struct Partly {
+    pub(super) keys: Vec<(Table, KeyBytes)>,
+    pub(super) answers: Vec<Option<Value>>,
+    /// The tables, of the same view.
+    pub(super) below: Arc<Snapshot>,
+}
+
+impl Partly {
+    /// Asks memory. The tables are not touched, so this may be called on an async worker.
+    pub(super) fn look(memory: &Memory, keys: &[Key]) -> Self {
+        let keys: Vec<_> = keys.iter().map(|key| (keys::table_of(key), keys::encode(key))).collect();
+        let (answers, below) = memory.look(&keys);
+        Self { keys, answers, below }
+    }
+
+    /// Whether the tables need not be asked.
+    pub(super) fn is_whole(&self) -> bool {
+        self.answers.iter().all(Option::is_some)
+    }
+
+    /// The values, once nothing is missing.
+    pub(super) fn values(self) -> Vec<Value> {
+        self.answers.into_iter().map(Option::flatten).collect()
+    }
+}
+
 /// Threads with one queue.
 pub(super) struct Pool {
     queue: mpsc::Sender<Query>,
@@ -48,13 +79,13 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Starts the threads; the sender asks them.
-    pub(super) fn start(tables: &Tables, name: &str, threads: usize) -> std::io::Result<(Self, mpsc::Sender<Query>)> {
+    pub(super) fn start(tables: &Tables, memory: &Arc<Memory>, name: &str, threads: usize) -> std::io::Result<(Self, mpsc::Sender<Query>)> {
         let (queue, questions) = mpsc::channel(QUEUE_MAX);
         let questions = Arc::new(Mutex::new(questions));
         let mut pool = Self { queue: queue.clone(), threads: Vec::with_capacity(threads) };
         for _ in 0..threads {
-            let (tables, questions) = (tables.clone(), questions.clone());
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || answer_all(&tables, &questions));
+            let (tables, memory, questions) = (tables.clone(), memory.clone(), questions.clone());
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || answer_all(&tables, &memory, &questions));
             match thread {
                 Ok(thread) => pool.threads.push(thread),
                 // Those that run end when the last sender is gone.
@@ -77,19 +108,19 @@ impl Pool {
     }
 }
 
-fn answer_all(tables: &Tables, questions: &Mutex<mpsc::Receiver<Query>>) {
+fn answer_all(tables: &Tables, memory: &Memory, questions: &Mutex<mpsc::Receiver<Query>>) {
     loop {
         let question = questions.lock().expect("no thread panics while it holds the queue").blocking_recv();
         match question {
             // Who no longer waits is not answered.
-            Some(Query::Read { keys, answer }) if !answer.is_closed() => {
-                let _ = answer.send(read(tables, &keys));
+            Some(Query::Read { read, answer }) if !answer.is_closed() => {
+                let _ = answer.send(complete(tables, read));
             }
             Some(Query::Scan { scan, limit, answer }) if !answer.is_closed() => {
-                let _ = answer.send(scan_range(tables, &scan, limit));
+                let _ = answer.send(scan_rows(tables, memory, &scan, limit));
             }
             Some(Query::Directory { answer }) if !answer.is_closed() => {
-                let _ = answer.send(node::read_directory(tables));
+                let _ = answer.send(node::read_directory(tables, memory));
             }
             Some(Query::Read { .. } | Query::Scan { .. } | Query::Directory { .. }) => {}
             Some(Query::Stop) | None => return,
@@ -97,64 +128,74 @@ fn answer_all(tables: &Tables, questions: &Mutex<mpsc::Receiver<Query>>) {
     }
 }
 
-fn read(tables: &Tables, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-    let snapshot = tables.view();
-    let mut values = Vec::with_capacity(keys.len());
-    for key in keys {
-        let found = snapshot.get(tables.get(keys::table_of(key)), keys::encode(key)).map_err(|error| meaning(&error))?;
-        values.push(found.map(|value| value.to_vec()));
+/// Asks the tables for what is missing.
+fn complete(tables: &Tables, mut read: Partly) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    for ((table, key), answer) in read.keys.iter().zip(&mut read.answers) {
+        if answer.is_none() {
+            let found = read.below.get(tables.get(*table), key).map_err(|error| meaning(&error))?;
+            *answer = Some(found.map(|value| value.to_vec()));
+        }
     }
-    Ok(values)
+    Ok(read.values())
 }
 
-fn scan_range(tables: &Tables, scan: &Scan, limit: usize) -> Result<Vec<Found>, StoreError> {
-    let snapshot = tables.view();
-    let range = match keys::span_of(scan) {
-        Span::Range(range) => range,
-        Span::AllQuarantine(after) => return scan_whole_quarantine(tables, &snapshot, after, limit),
+fn scan_rows(tables: &Tables, memory: &Memory, scan: &Scan, limit: usize) -> Result<Vec<Found>, StoreError> {
+    let found = match keys::span_of(scan) {
+        Span::Range(scanned) => {
+            let rows = range(tables, memory, &scanned, limit)?;
+            rows.into_iter().map(|(key, value)| Ok((decode(scanned.table, &key)?, value))).collect::<Result<_, StoreError>>()?
+        }
+        Span::AllQuarantine(after) => whole_quarantine(tables, memory, after, limit)?,
     };
-    let mut rows = snapshot.range::<KeyBytes, _>(tables.get(range.table), (range.from, range.to));
+    Ok(found)
+}
+
+/// The rows of a range in its order, of one view of memory and tables.
+pub(super) fn range(tables: &Tables, memory: &Memory, range: &ScanRange, limit: usize) -> Result<Vec<(UserKey, Vec<u8>)>, StoreError> {
+    let (upper, below) = memory.range(range, limit);
+    let mut lower = below.range::<KeyBytes, _>(tables.get(range.table), (range.from, range.to));
+    let mut step = || {
+        let row = if range.newest_first { lower.next_back() } else { lower.next() };
+        row.map(|row| row.into_inner().map_err(|error| meaning(&error))).transpose()
+    };
     let mut found = Vec::with_capacity(limit.min(ROWS_AHEAD_MAX));
+    let (mut upper, mut next) = (upper.into_iter().peekable(), step()?);
     while found.len() < limit {
-        let row = if range.newest_first { rows.next_back() } else { rows.next() };
-        let Some(row) = row else { break };
-        let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
-        found.push((decode(range.table, &key)?, value.to_vec()));
+        let order = match (upper.peek(), &next) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((up, _)), Some((low, _))) if range.newest_first => (**low).cmp(&**up),
+            (Some((up, _)), Some((low, _))) => (**up).cmp(&**low),
+        };
+        let row = if order.is_ge() { std::mem::replace(&mut next, step()?) } else { None };
+        if order.is_gt() {
+            found.extend(row.map(|(key, value)| (key, value.to_vec())));
+        } else if let Some((key, Some(value))) = upper.next() {
+            found.push((key, value));
+        }
     }
     Ok(found)
 }
 
 /// All tenants' quarantine, by id: the order in which "after an id" means something across tenants.
 ///
-/// It looks at every key, which is well for what is rare and looked at by people.
-fn scan_whole_quarantine(
-    tables: &Tables,
-    snapshot: &Snapshot,
-    after: Option<QuarantineId>,
-    limit: usize,
-) -> Result<Vec<Found>, StoreError> {
-    let rows = tables.get(Table::Quarantine);
-    let mut lowest = BinaryHeap::new();
-    for row in snapshot.iter(rows) {
-        let key = decode(Table::Quarantine, &row.key().map_err(|error| meaning(&error))?)?;
+/// It looks at every row, which is well for what is rare and looked at by people.
+fn whole_quarantine(tables: &Tables, memory: &Memory, after: Option<QuarantineId>, limit: usize) -> Result<Vec<Found>, StoreError> {
+    let everything = ScanRange { table: Table::Quarantine, from: Bound::Unbounded, to: Bound::Unbounded, newest_first: false };
+    let mut found = BTreeMap::new();
+    for (key, value) in range(tables, memory, &everything, usize::MAX)? {
+        let key = decode(Table::Quarantine, &key)?;
         let Key::Quarantine(tenant, id) = key else { continue };
         if after.is_some_and(|after| id <= after) {
             continue;
         }
-        lowest.push((id, tenant));
-        if lowest.len() > limit {
-            lowest.pop();
+        found.insert((id, tenant), (key, value));
+        if found.len() > limit {
+            found.pop_last();
         }
     }
-    let mut found = Vec::with_capacity(lowest.len());
-    for (id, tenant) in lowest.into_sorted_vec() {
-        let key = Key::Quarantine(tenant, id);
-        let value = snapshot.get(rows, keys::encode(&key)).map_err(|error| meaning(&error))?;
-        if let Some(value) = value {
-            found.push((key, value.to_vec()));
-        }
-    }
-    Ok(found)
+    Ok(found.into_values().collect())
 }
 
 fn decode(table: Table, bytes: &[u8]) -> Result<Key, StoreError> {

@@ -1,17 +1,21 @@
-//! The one thread that writes. What waits when it looks becomes one group: one atomic batch of the engine and, if any of it
-//! must survive power loss, one sync for all.
+//! The one thread that writes. What waits when it looks becomes one group: one frame of the journal and, if any of it must
+//! survive power loss, one sync for all. Then its rows join those in memory, as one; when these are many they are frozen and drained.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fjall::{OwnedWriteBatch, PersistMode, UserKey};
+use fjall::UserKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::Disk;
+use super::drain::{Drain, Drained, Job};
+use super::journal::{Journal, Row};
 use super::keys;
+use super::memory::Memory;
 use super::node::Node;
 use super::reader::Pool;
-use super::tables::{Tables, meaning};
+use super::tables::{Tables, poisoned};
 use crate::clock::SharedClock;
 use crate::store::{Durability, Lease, LeaseAnswer, StoreError, Write};
 
@@ -21,7 +25,7 @@ pub(super) const QUEUE_MAX: usize = 256;
 const GROUP_MAX_COMMANDS: usize = 64;
 /// A group that has this many bytes takes no further command: it would only make the others wait.
 const GROUP_MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// What the engine adds to a row on disk, about.
+/// What the store adds to a row on disk, about.
 const ROW_OVERHEAD_BYTES: u64 = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -75,22 +79,22 @@ impl Outcome {
     }
 }
 
-/// How the engine is made to sync.
-pub(super) type SyncFn = fn(&Tables) -> fjall::Result<()>;
-
-/// Syncs the engine's journal. Its data suffices: what is needed of its metadata (the length) goes with it.
-pub(super) fn sync_journal(tables: &Tables) -> fjall::Result<()> {
-    tables.db.persist(PersistMode::SyncData)
-}
+/// How the journal is made to sync.
+pub(super) type SyncFn = fn(&mut Journal) -> io::Result<()>;
 
 /// The writer thread's state.
 pub(super) struct Writer {
     pub(super) tables: Tables,
+    pub(super) memory: Arc<Memory>,
+    pub(super) journal: Journal,
+    pub(super) drain: Drain,
+    /// Bytes of rows in memory at which they are drained.
+    pub(super) memory_bytes: usize,
     pub(super) node: Node,
     pub(super) disk: Arc<Disk>,
     pub(super) clock: SharedClock,
     pub(super) sync: SyncFn,
-    /// A sync has failed: the kernel may have dropped what it could not write, so a later success would prove nothing.
+    /// A write or sync has failed: the kernel may have dropped what it could not write, so a later success would prove nothing.
     pub(super) broken: bool,
     /// The directory's version, once it is durable.
     pub(super) version: watch::Sender<u64>,
@@ -98,9 +102,10 @@ pub(super) struct Writer {
     pub(super) pools: Vec<Pool>,
 }
 
-/// What goes to the engine together.
+/// What is written together.
+#[derive(Default)]
 struct Group {
-    batch: OwnedWriteBatch,
+    rows: Vec<Row>,
     bytes: u64,
     synced: bool,
     outcomes: Vec<Outcome>,
@@ -118,15 +123,21 @@ impl Writer {
         for pool in self.pools.drain(..) {
             pool.stop();
         }
-        // The engine syncs its journal and ends its threads when the last handle goes.
-        drop(self.tables);
+        let drained = self.drain.stop();
+        if let Some(Ok(numbers)) = drained {
+            // What is not let go of is read again at the next opening, which changes nothing.
+            let _ = self.journal.release(&numbers);
+        }
+        let _ = self.journal.sync();
+        // The engine ends its threads when the last handle goes, and with it the readers' view.
+        drop((self.memory, self.tables));
         drop(commands);
         drop(ended);
     }
 
     /// Collects a group and writes it. `false` when it was the last.
     fn run_group(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) -> bool {
-        let mut group = Group { batch: self.tables.db.batch(), bytes: 0, synced: false, outcomes: Vec::new() };
+        let mut group = Group::default();
         let mut next = Some(first);
         let mut taken = 0;
         let mut last = false;
@@ -156,16 +167,16 @@ impl Writer {
             }
             Command::Lease { shard, owner, ttl, reply } => {
                 let now = self.clock.now();
-                let (answer, written) = self.node.take_lease(&self.tables, &mut group.batch, (shard, owner, ttl), now);
+                let (answer, written) = self.node.take_lease(&mut group.rows, (shard, owner, ttl), now);
                 group.synced |= written;
                 group.outcomes.push(Outcome::Lease(reply, answer));
             }
             Command::Release { lease, reply } => {
-                group.synced |= self.node.release_lease(&self.tables, &mut group.batch, &lease);
+                group.synced |= self.node.release_lease(&mut group.rows, &lease);
                 group.outcomes.push(Outcome::Done(reply));
             }
             Command::ChangeDirectory { expected, changes, reply } => {
-                match self.node.change_directory(&self.tables, &mut group.batch, expected, changes) {
+                match self.node.change_directory(&mut group.rows, expected, changes) {
                     Ok(version) => {
                         group.synced = true;
                         group.outcomes.push(Outcome::Version(reply, version));
@@ -173,7 +184,7 @@ impl Writer {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
-            Command::Measure => self.disk.measure(&self.tables),
+            Command::Measure => self.measure(),
             Command::Close => return false,
         }
         true
@@ -186,12 +197,8 @@ impl Writer {
             return drop(reply.send(Err(StoreError::Full)));
         }
         for write in batch {
-            let table = self.tables.get(keys::table_of(&write.key));
             let key = UserKey::from(keys::encode(&write.key).as_ref());
-            match write.value {
-                Some(value) => group.batch.insert(table, key, value),
-                None => group.batch.remove(table, key),
-            }
+            group.rows.push((keys::table_of(&write.key), key, write.value));
         }
         group.bytes += bytes;
         group.synced |= durability == Durability::Synced;
@@ -199,10 +206,12 @@ impl Writer {
     }
 
     fn write(&mut self, group: Group) {
-        let Group { batch, bytes, synced, outcomes } = group;
-        let result = self.commit(batch, synced);
+        let Group { rows, bytes, synced, outcomes } = group;
+        let result = self.commit(rows, synced);
         if result.is_ok() {
-            self.disk.wrote(&self.tables, bytes);
+            if self.disk.wrote(bytes) {
+                self.measure();
+            }
             self.version.send_if_modified(|version| std::mem::replace(version, self.node.version()) != self.node.version());
         }
         for outcome in outcomes {
@@ -210,19 +219,55 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: OwnedWriteBatch, synced: bool) -> Result<(), StoreError> {
+    fn commit(&mut self, rows: Vec<Row>, synced: bool) -> Result<(), StoreError> {
         if self.broken {
-            return Err(meaning(&fjall::Error::Poisoned));
+            return Err(poisoned());
         }
-        // Into the kernel's hands at least, so that the process's death loses nothing.
-        let written = batch.durability(Some(PersistMode::Buffer)).commit();
-        self.tables.show();
-        let written = written.and_then(|()| self.tables.rotate_grown());
-        let written = if synced { written.and_then(|()| (self.sync)(&self.tables)) } else { written };
-        written.map_err(|error| {
-            self.broken = true;
-            meaning(&error)
-        })
+        let written = self.record(&rows, synced).map_err(|error| StoreError::Unavailable(format!("disk i/o: {error}")));
+        let written = written.and_then(|()| {
+            let active = self.memory.add(rows);
+            self.look_after_draining(active)
+        });
+        self.broken |= written.is_err();
+        written
+    }
+
+    /// Into the kernel's hands at least, so that the process's death loses nothing.
+    fn record(&mut self, rows: &[Row], synced: bool) -> io::Result<()> {
+        if !rows.is_empty() {
+            self.journal.begin_frame();
+            for (table, key, value) in rows {
+                self.journal.add(*table, key, value.as_deref());
+            }
+            self.journal.write_frame()?;
+        }
+        if synced { (self.sync)(&mut self.journal) } else { Ok(()) }
+    }
+
+    /// Frees what was drained; has the rows in memory drained when they are many. Then it waits for those before.
+    fn look_after_draining(&mut self, active_bytes: usize) -> Result<(), StoreError> {
+        let is_much = active_bytes >= self.memory_bytes;
+        if let Some(drained) = self.drain.ended(is_much) {
+            self.free(drained)?;
+        }
+        if !is_much {
+            return Ok(());
+        }
+        let Some(rows) = self.memory.freeze() else { return Ok(()) };
+        let journals = self.journal.rotate().map_err(|error| StoreError::Unavailable(format!("disk i/o: {error}")))?;
+        self.drain.begin(Job { rows, journals });
+        Ok(())
+    }
+
+    fn free(&mut self, drained: Drained) -> Result<(), StoreError> {
+        let numbers = drained?;
+        self.journal.release(&numbers).map_err(|error| StoreError::Unavailable(format!("disk i/o: {error}")))
+    }
+
+    fn measure(&mut self) {
+        // Else the engine keeps the files that it has merged since the last draining.
+        self.memory.refresh(self.tables.snapshot());
+        self.disk.measure(&self.tables);
     }
 }
 

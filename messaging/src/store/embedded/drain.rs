@@ -1,0 +1,117 @@
+//! The thread that drains: takes frozen rows, which are sorted, and writes them into the engine as whole files, past the engine's
+//! own journal and memory. What stood in the journal only stands in a table then, durably, and the journal's files are free.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::keys::Table;
+use super::memory::{Memory, Rows};
+use super::tables::{Tables, meaning};
+use crate::store::StoreError;
+
+/// Files of a table that wait to be merged; with more, draining waits for the engine, and writing waits for draining.
+const UNMERGED_MAX: usize = 12;
+/// How often it looks whether they are merged.
+const MERGE_LOOK: Duration = Duration::from_millis(10);
+/// After so many looks it goes on all the same: reads get slower, nothing else.
+const MERGE_LOOKS_MAX: usize = 2000;
+
+/// Rows to drain, and the journal's files that have them.
+pub(super) struct Job {
+    pub(super) rows: Arc<Rows>,
+    pub(super) journals: Vec<u64>,
+}
+
+/// What became of a job: the journal's files that are free.
+pub(super) type Drained = Result<Vec<u64>, StoreError>;
+
+/// The thread, as the writer sees it. At most one job is under way.
+pub(super) struct Drain {
+    jobs: Option<mpsc::SyncSender<Job>>,
+    drained: mpsc::Receiver<Drained>,
+    thread: Option<JoinHandle<()>>,
+    /// Whether a job is under way.
+    busy: bool,
+}
+
+impl Drain {
+    pub(super) fn start(tables: Tables, memory: Arc<Memory>) -> std::io::Result<Self> {
+        let (jobs, todo) = mpsc::sync_channel::<Job>(1);
+        let (done, drained) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("store-drain".to_owned()).spawn(move || {
+            for job in todo {
+                let result = drain(&tables, &job.rows).map(|()| job.journals);
+                if result.is_ok() {
+                    memory.drained(tables.snapshot());
+                }
+                if done.send(result).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), drained, thread: Some(thread), busy: false })
+    }
+
+    /// Begins a job. Only when none is under way.
+    pub(super) fn begin(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            self.busy = jobs.send(job).is_ok();
+        }
+    }
+
+    /// What became of the job under way: waits for it, or looks whether it is over.
+    pub(super) fn ended(&mut self, wait: bool) -> Option<Drained> {
+        if !self.busy {
+            return None;
+        }
+        let ended = if wait { self.drained.recv().ok() } else { self.drained.try_recv().ok() };
+        if ended.is_some() || wait {
+            self.busy = false;
+        }
+        ended
+    }
+
+    /// Waits for the job under way and ends the thread.
+    pub(super) fn stop(mut self) -> Option<Drained> {
+        let last = self.ended(true);
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+        last
+    }
+}
+
+fn drain(tables: &Tables, rows: &Rows) -> Result<(), StoreError> {
+    for table in Table::ALL {
+        if rows.table(table).is_empty() {
+            continue;
+        }
+        wait_for_merging(tables, table);
+        fill(tables, table, rows).map_err(|error| meaning(&error))?;
+    }
+    Ok(())
+}
+
+fn fill(tables: &Tables, table: Table, rows: &Rows) -> fjall::Result<()> {
+    let mut filling = tables.get(table).start_ingestion()?;
+    for (key, value) in rows.table(table) {
+        match value {
+            Some(value) => filling.write(key.clone(), value.as_slice())?,
+            None => filling.write_tombstone(key.clone())?,
+        }
+    }
+    filling.finish()
+}
+
+fn wait_for_merging(tables: &Tables, table: Table) {
+    for _ in 0..MERGE_LOOKS_MAX {
+        if tables.unmerged(table) <= UNMERGED_MAX {
+            return;
+        }
+        std::thread::sleep(MERGE_LOOK);
+    }
+}
