@@ -11,8 +11,8 @@ use super::memory::{Memory, Rows};
 use super::tables::{Tables, meaning};
 use crate::store::StoreError;
 
-/// Files of a table that wait to be merged; with more, draining waits for the engine, and writing waits for draining.
-const UNMERGED_MAX: usize = 12;
+/// With more files of a table waiting to be merged, draining waits for the engine, and writing waits for draining.
+const UNMERGED_MAX: usize = 24;
 /// How often it looks whether they are merged.
 const MERGE_LOOK: Duration = Duration::from_millis(10);
 /// After so many looks it goes on all the same: reads get slower, nothing else.
