@@ -80,7 +80,7 @@ async fn answer(
 ) -> Reply {
     let shared = &worker.shared;
     let served = match worker.listener {
-        Listener::Admin => admin::handle(worker, request, label).await,
+        Listener::Admin => Box::pin(admin::handle(worker, request, label)).await,
         Listener::Public if in_flight > shared.options.http.max_in_flight => {
             shed(worker, ShedReason::InFlight);
             Err(Problem::new(Code::Overloaded, "too many requests at once"))
@@ -114,6 +114,8 @@ pub(crate) fn check_head(request: &Request<Incoming>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Everything but a webhook is boxed: a future is as large as the largest that it may hold, and is moved several times per request.
+/// (`a_webhooks_future_is_small`)
 async fn public(
     worker: &Rc<Worker>,
     request: Request<Incoming>,
@@ -132,8 +134,8 @@ async fn public(
     *label = route.label;
     match (route.handler, route.access) {
         (Handler::Hook, _) => Ok(hooks::handle(worker, &head, params, incoming, started).await),
-        (Handler::DataDeletion, _) => Ok(callbacks::handle(worker, Callback::DataDeletion, params[0], incoming).await),
-        (Handler::Deauthorize, _) => Ok(callbacks::handle(worker, Callback::Deauthorize, params[0], incoming).await),
+        (Handler::DataDeletion, _) => Ok(Box::pin(callbacks::handle(worker, Callback::DataDeletion, params[0], incoming)).await),
+        (Handler::Deauthorize, _) => Ok(Box::pin(callbacks::handle(worker, Callback::Deauthorize, params[0], incoming)).await),
         (Handler::DeletionPage, _) => callbacks::page(params[0]).ok_or_else(Problem::not_found),
         (Handler::ProblemPage, _) => Code::from_name(params[0]).map(problem::page).ok_or_else(Problem::not_found),
         (_, Access::Key(scope)) => {
@@ -141,8 +143,8 @@ async fn public(
             call.route = route.template;
             call.params = params;
             call.query = head.uri.query().unwrap_or("");
-            call.body = api_body(worker, route, &head.headers, incoming).await?;
-            api::serve(route.handler, &call).await
+            call.body = Box::pin(api_body(worker, route, &head.headers, incoming)).await?;
+            Box::pin(api::serve(route.handler, &call)).await
         }
         (_, Access::Open) => Err(Problem::not_found()),
     }
@@ -195,4 +197,19 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// A status that says nothing more, for strangers.
 pub(crate) fn bare(status: u16) -> Reply {
     crate::reply::empty(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_webhooks_future_is_small() {
+        let bytes = future_bytes(|worker: &'static Rc<Worker>, request: Request<Incoming>| handle(worker, request));
+        assert!(bytes <= 2048, "{bytes} bytes are moved with every request");
+    }
 }

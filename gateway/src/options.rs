@@ -9,6 +9,7 @@ use futures_util::Stream;
 use messaging::BoxFuture;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::SharedClock;
+use messaging::config::AllowedNetwork;
 use messaging::exchange::{HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
 use messaging::limit::Limit;
@@ -86,6 +87,8 @@ pub struct AdminParts {
 pub struct HttpLimits {
     /// Open connections of the public listener; further ones are answered 503.
     pub max_connections: usize,
+    /// Of these from one address (IPv6: one /64); proxies that are trusted may have any number.
+    pub max_connections_per_address: usize,
     /// Requests being served; further ones are answered 503.
     pub max_in_flight: usize,
     /// From the first byte of a request to the end of its head.
@@ -110,6 +113,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             max_connections: 20_000,
+            max_connections_per_address: 2_000,
             max_in_flight: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(15),
@@ -145,6 +149,8 @@ pub struct Options {
     pub public_url: String,
     /// Bounds of the HTTP edge.
     pub http: HttpLimits,
+    /// Networks of proxies, behind whose addresses many stand.
+    pub trusted_proxies: Vec<AllowedNetwork>,
     /// How it stops.
     pub drain: Drain,
     /// Threads that serve the public listener; 0 means one per core.
@@ -162,6 +168,7 @@ impl Default for Options {
         Self {
             public_url: "http://127.0.0.1:8080".to_owned(),
             http: HttpLimits::default(),
+            trusted_proxies: Vec::new(),
             drain: Drain::default(),
             threads: 0,
             api_per_key: 1000.0,

@@ -15,6 +15,7 @@ use crate::api::recent::Recent;
 use crate::api::token;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
+use crate::server::addresses::Addresses;
 
 /// What all threads share.
 pub(crate) struct Shared {
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     /// What channels need to judge a request: certificates.
     pub(crate) fetched: Fetched,
     pub(crate) connections: AtomicUsize,
+    /// Of the public listener, by address.
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) admin_connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
     /// Readiness says no.
@@ -42,6 +45,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(parts: Parts, options: Options) -> Arc<Self> {
         let recent = Recent::new(options.idempotency_ttl);
+        let addresses = Addresses::new(options.http.max_connections_per_address, options.trusted_proxies.clone());
         let nobody = ChannelKind::ALL.iter().map(|kind| nobody(*kind)).collect();
         Arc::new(Self {
             parts,
@@ -51,6 +55,7 @@ impl Shared {
             nobody,
             fetched: Fetched::default(),
             connections: AtomicUsize::new(0),
+            addresses,
             admin_connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             draining: AtomicBool::new(false),

@@ -266,6 +266,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
         public_url,
         http: gateway::HttpLimits {
             max_connections: http.max_connections,
+            max_connections_per_address: http.max_connections_per_address,
             max_in_flight: http.max_in_flight,
             header_timeout: http.header_timeout,
             body_timeout: http.body_timeout,
@@ -276,6 +277,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
             http2: http.http2,
             max_streams: http.max_streams,
         },
+        trusted_proxies: config.listen.proxies(),
         drain: gateway::Drain { announce: config.drain.announce, requests: config.drain.requests },
         threads: 0,
         api_per_key: config.limits.api_per_key,

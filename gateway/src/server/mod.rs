@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use messaging::metrics::{self, Listener};
 use tokio::sync::{oneshot, watch};
 
+pub(crate) mod addresses;
 pub(crate) mod connection;
 pub(crate) mod listen;
 pub(crate) mod worker;

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::addresses::Counted;
 use super::connection::{self, Conn, Protocol};
 use crate::batcher::Batcher;
 use crate::problem::jittered_wait;
@@ -88,7 +89,7 @@ impl Worker {
     }
 
     /// Serves a stream in a task of its own.
-    pub(crate) fn spawn<S>(self: &Rc<Self>, stream: S)
+    pub(crate) fn spawn<S>(self: &Rc<Self>, stream: S, counted: Option<Counted>)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
     {
@@ -96,7 +97,7 @@ impl Worker {
         self.next_connection.set(id + 1);
         let conn = Conn::new();
         self.connections.borrow_mut().insert(id, conn.clone());
-        let open = Open::new(self.clone(), id);
+        let open = Open::new(self.clone(), id, counted);
         let worker = self.clone();
         spawn_local(async move {
             connection::serve(worker, stream, conn).await;
@@ -129,7 +130,7 @@ impl Worker {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.take(stream),
+                Ok((stream, peer)) => self.take(stream, peer.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -138,7 +139,7 @@ impl Worker {
         }
     }
 
-    fn take(self: &Rc<Self>, stream: TcpStream) {
+    fn take(self: &Rc<Self>, stream: TcpStream, peer: IpAddr) {
         // Without it a small answer may wait for the peer's delayed acknowledgement; a failure costs only time.
         let _ = stream.set_nodelay(true);
         let is_public = self.listener == Listener::Public;
@@ -147,7 +148,15 @@ impl Worker {
             spawn_local(turn_away(stream));
             return;
         }
-        self.spawn(stream);
+        if !is_public {
+            return self.spawn(stream, None);
+        }
+        let Some(counted) = self.shared.addresses.count(peer) else {
+            metrics::HTTP_SHED.at([self.listener.index(), ShedReason::Connections.index()]).increment(1);
+            spawn_local(turn_away(stream));
+            return;
+        };
+        self.spawn(stream, Some(counted));
     }
 
     async fn finish(self: &Rc<Self>, within: Duration) {
@@ -180,13 +189,15 @@ async fn turn_away(mut stream: TcpStream) {
 struct Open {
     worker: Rc<Worker>,
     id: u64,
+    /// Its peer's count; the admin listener has none.
+    _counted: Option<Counted>,
 }
 
 impl Open {
-    fn new(worker: Rc<Worker>, id: u64) -> Self {
+    fn new(worker: Rc<Worker>, id: u64, counted: Option<Counted>) -> Self {
         worker.count().fetch_add(1, Ordering::Relaxed);
         metrics::HTTP_CONNECTIONS.at([worker.listener.index()]).increment(1.0);
-        Self { worker, id }
+        Self { worker, id, _counted: counted }
     }
 }
 

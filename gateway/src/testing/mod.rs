@@ -173,7 +173,7 @@ impl World {
     /// A connection to the public listener.
     pub fn connect(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
-        self.worker.spawn(theirs);
+        self.worker.spawn(theirs, None);
         ours
     }
 
@@ -189,7 +189,7 @@ impl World {
 
     pub async fn request(&self, worker: &Rc<Worker>, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
-        worker.spawn(theirs);
+        worker.spawn(theirs, None);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
         spawn_local(connection);
         let mut request = Request::builder().method(method).uri(path).header("host", "gw.example");

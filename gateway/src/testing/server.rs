@@ -224,15 +224,19 @@ async fn a_drain_announces_finishes_and_closes() {
 
 #[tokio::test]
 async fn too_many_connections_are_turned_away() {
+    let by_all = HttpLimits { max_connections: 2, ..HttpLimits::default() };
+    let by_address = HttpLimits { max_connections_per_address: 2, ..HttpLimits::default() };
+    for http in [by_all, by_address] {
+        the_third_is_turned_away(http).await;
+    }
+}
+
+async fn the_third_is_turned_away(http: HttpLimits) {
     let fakes = fakes();
     let any = "127.0.0.1:0".parse().unwrap();
     let listeners = Listeners::bind(Some(any), None, 1).unwrap();
     let public = listeners.public_address().unwrap();
-    let options = Options {
-        http: HttpLimits { max_connections: 2, ..HttpLimits::default() },
-        drain: Drain { announce: Duration::ZERO, requests: Duration::from_secs(5) },
-        ..Options::default()
-    };
+    let options = Options { http, drain: Drain { announce: Duration::ZERO, requests: Duration::from_secs(5) }, ..Options::default() };
     let gateway = Gateway::new(fakes.parts, options);
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {

@@ -94,6 +94,7 @@ fn listen(from: &mut Reader<'_>) -> ListenConfig {
 fn http(from: &mut Reader<'_>) -> HttpConfig {
     HttpConfig {
         max_connections: from.count("http.max_connections", 1..=1_000_000) as usize,
+        max_connections_per_address: from.count("http.max_connections_per_address", 1..=1_000_000) as usize,
         max_in_flight: from.count("http.max_in_flight", 1..=1_000_000) as usize,
         header_timeout: from.duration("http.header_timeout", MILLISECOND),
         body_timeout: from.duration("http.body_timeout", MILLISECOND),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,8 +133,17 @@ pub struct ListenConfig {
     pub admin: SocketAddr,
     /// Whether two processes may share the ports.
     pub reuse_port: bool,
-    /// Whose `X-Forwarded-For` is believed. Their `port` is none.
+    /// Proxies, which may open any number of connections. Their `port` is none.
     pub trusted_proxies: Vec<AllowedNetwork>,
+}
+
+impl ListenConfig {
+    /// The trusted proxies, and this machine: what calls from here is a proxy or the operator.
+    pub fn proxies(&self) -> Vec<AllowedNetwork> {
+        let here = [(IpAddr::from([127, 0, 0, 0]), 8), (IpAddr::from(Ipv6Addr::LOCALHOST), 128)];
+        let here = here.map(|(net, prefix)| AllowedNetwork { net, prefix, port: None });
+        self.trusted_proxies.iter().copied().chain(here).collect()
+    }
 }
 
 /// `[http]`.
@@ -142,6 +151,8 @@ pub struct ListenConfig {
 pub struct HttpConfig {
     /// Connections to the public listener.
     pub max_connections: usize,
+    /// Of these from one address.
+    pub max_connections_per_address: usize,
     /// Requests at once.
     pub max_in_flight: usize,
     /// For a request's head.

@@ -106,8 +106,7 @@ impl Journal {
         }
         let number = numbers.last().map_or(1, |last| last + 1);
         let (file, grown) = begin(dir, number, &mut spares)?;
-        let mut journal =
-            Self { dir: dir.to_owned(), file, number, end: 0, grown, durable: 0, spares, active: numbers, frame: Vec::new() };
+        let mut journal = Self { dir: dir.to_owned(), file, number, end: 0, grown, durable: 0, spares, active: numbers, frame: Vec::new() };
         journal.active.push(number);
         journal.link(before.unwrap_or((0, 0)))?;
         Ok(journal)
@@ -127,7 +126,6 @@ impl Journal {
         self.frame.extend_from_slice(key);
         self.frame.extend_from_slice(value.unwrap_or_default());
     }
-
 
     /// Writes the frame: into the kernel's hands, not yet onto the disk.
     pub(super) fn write_frame(&mut self) -> io::Result<()> {

@@ -16,7 +16,7 @@ const FORMAT: u32 = 2;
 /// The form before: the same rows, all of them in the engine. It is taken over by the mark alone.
 const FORMAT_BEFORE: u32 = 1;
 /// Holds [`FORMAT`]: the first row that is ever written.
-const FORMAT_KEY: &[u8] = b"format";
+pub(super) const FORMAT_KEY: &[u8] = b"format";
 
 const MIB: u64 = 1024 * 1024;
 /// Threads of the engine that merge. With two, the first spins while the other merges, which doubled the CPU per event.

@@ -17,7 +17,7 @@ use super::node::Node;
 use super::reader::Pool;
 use super::tables::{Tables, poisoned};
 use crate::clock::SharedClock;
-use crate::store::{Durability, Lease, LeaseAnswer, StoreError, Write};
+use crate::store::{Durability, Lease, LeaseAnswer, LeaseOn, StoreError, Write};
 
 /// Commands waiting for the writer; beyond, callers wait.
 pub(super) const QUEUE_MAX: usize = 256;
@@ -41,7 +41,7 @@ pub(super) enum Command {
         reply: Reply<()>,
     },
     Lease {
-        shard: u16,
+        on: LeaseOn,
         owner: [u8; 16],
         ttl: Duration,
         reply: Reply<LeaseAnswer>,
@@ -165,9 +165,9 @@ impl Writer {
                 group.synced = true;
                 group.outcomes.push(Outcome::Done(reply));
             }
-            Command::Lease { shard, owner, ttl, reply } => {
+            Command::Lease { on, owner, ttl, reply } => {
                 let now = self.clock.now();
-                let (answer, written) = self.node.take_lease(&mut group.rows, (shard, owner, ttl), now);
+                let (answer, written) = self.node.take_lease(&mut group.rows, (on, owner, ttl), now);
                 group.synced |= written;
                 group.outcomes.push(Outcome::Lease(reply, answer));
             }
@@ -175,15 +175,13 @@ impl Writer {
                 group.synced |= self.node.release_lease(&mut group.rows, &lease);
                 group.outcomes.push(Outcome::Done(reply));
             }
-            Command::ChangeDirectory { expected, changes, reply } => {
-                match self.node.change_directory(&mut group.rows, expected, changes) {
-                    Ok(version) => {
-                        group.synced = true;
-                        group.outcomes.push(Outcome::Version(reply, version));
-                    }
-                    Err(error) => drop(reply.send(Err(error))),
+            Command::ChangeDirectory { expected, changes, reply } => match self.node.change_directory(&mut group.rows, expected, changes) {
+                Ok(version) => {
+                    group.synced = true;
+                    group.outcomes.push(Outcome::Version(reply, version));
                 }
-            }
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Measure => self.measure(),
             Command::Close => return false,
         }

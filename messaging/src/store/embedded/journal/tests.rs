@@ -20,7 +20,8 @@ fn write(journal: &mut Journal, number: u32) {
 }
 
 fn rows(numbers: impl Iterator<Item = u32>) -> Seen {
-    let two = |n: u32| [(Table::Events, n.to_be_bytes().to_vec(), Some(vec![n as u8; 100])), (Table::Pointers, n.to_be_bytes().to_vec(), None)];
+    let two =
+        |n: u32| [(Table::Events, n.to_be_bytes().to_vec(), Some(vec![n as u8; 100])), (Table::Pointers, n.to_be_bytes().to_vec(), None)];
     numbers.flat_map(two).collect()
 }
 
