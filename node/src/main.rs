@@ -135,13 +135,12 @@ async fn dev_node(config: Config, args: &DevArgs) -> anyhow::Result<()> {
     let temporary = tempfile::Builder::new().prefix("trunkline-dev-").tempdir()?;
     let data_dir = args.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     let kept = data_dir.join("keys").join("dev-key");
-    let (seed, chaos) = (args.seed.unwrap_or(config.dev.seed), config.dev.chaos);
+    let toys = dev::Toys::start(&config, args.seed).await?;
     let node = node::Node::build(config, &data_dir, exporter(RunMode::Dev)).await?;
     let key = match node.first_key(Some(&kept)).await? {
         Some(key) => key,
         None => messaging::seal::Secret::new(std::fs::read_to_string(&kept)?.trim()),
     };
-    let toys = dev::Toys::start(seed, chaos).await?;
     let Some(public) = node.public() else { anyhow::bail!("dev needs the gateway: take node.roles out") };
     let admin = node.admin();
     let where_kept = args

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod deploy;
+mod dev;
 mod discord;
 mod faults;
 mod flows;
