@@ -117,6 +117,10 @@ fn run_dev(args: &DevArgs) -> ExitCode {
         ("log.embedded.segment".to_owned(), "16MiB".to_owned()),
         ("drain.announce".to_owned(), "0s".to_owned()),
     ];
+    if let Some(data) = &args.data {
+        // What is kept is sealed, so its root secret is kept beside it.
+        overrides.push(("node.data_dir".to_owned(), data.display().to_string()));
+    }
     overrides.extend(args.set.iter().cloned());
     let config = match load(RunMode::Dev, None, &overrides) {
         Ok(config) => config,

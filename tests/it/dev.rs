@@ -48,15 +48,16 @@ impl Dev {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("the binary starts");
-        let mut printed = Vec::new();
-        for line in BufReader::new(child.stdout.take().expect("stdout is piped")).lines() {
-            printed.push(line.expect("text"));
-            if printed.last().is_some_and(|line| line.starts_with(LAST_LINE)) {
-                break;
+        let (told, lines) = std::sync::mpsc::channel();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+        let mut dev = Self { child, user, printed: Vec::new(), client: Client::new(PATIENCE) };
+        while !dev.printed.last().is_some_and(|line| line.starts_with(LAST_LINE)) {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => dev.printed.push(line),
+                Err(error) => panic!("{error}; it printed {:#?}", dev.printed),
             }
         }
-        let dev = Self { child, user, printed, client: Client::new(PATIENCE) };
-        assert!(dev.printed.last().is_some_and(|line| line.starts_with(LAST_LINE)), "{:#?}", dev.printed);
         dev
     }
 
