@@ -13,8 +13,6 @@ use super::{DiscordSim, EmailSim, MetaProduct, MetaSim, Posted, SimOptions, Tele
 
 /// Who submits mails.
 const MAIL_USER: &str = "shop";
-/// The mailbox of the business.
-const MAILBOX: &str = "support@example.net";
 /// The bot's id, the first part of its token.
 const BOT: &str = "7000000001";
 
@@ -120,9 +118,7 @@ impl Simulator {
             AnySim::Tiktok(_) => json!({"business_id": account, "client_key": CLIENT_KEY, "client_secret": secret,
                 "access_token": credential, "refresh_token": REFRESH_TOKEN}),
             AnySim::Discord(sim) => json!({"application_id": account, "public_key": sim.public_key(), "bot_token": credential}),
-            AnySim::Email(sim) => json!({"address": MAILBOX, "provider": "bridge", "secret": secret,
-                "smtp_host": sim.relay().ip().to_string(), "smtp_port": sim.relay().port().to_string(), "smtp_security": "plain",
-                "smtp_user": account, "smtp_password": credential}),
+            AnySim::Email(sim) => sim.account(),
             AnySim::Woocommerce(_) => {
                 json!({"source": SOURCE, "webhook_secret": secret, "consumer_key": credential, "consumer_secret": CONSUMER_SECRET})
             }
