@@ -8,13 +8,16 @@ use messaging::channels::{ChannelKind, Verifier, channel};
 use messaging::clock::Timestamp;
 use messaging::directory::SecretPair;
 use messaging::seal::Secret;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::api::Backlog;
 use crate::api::recent::Recent;
 use crate::api::token;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
+
+/// Slow signatures that are judged at once, over all threads; further requests wait, as many as `http.max_in_flight` allows.
+pub(crate) const JUDGED_BESIDE_MAX: usize = 8;
 
 /// What all threads share.
 pub(crate) struct Shared {
@@ -28,6 +31,8 @@ pub(crate) struct Shared {
     nobody: Vec<Verifier>,
     /// What channels need to judge a request: certificates.
     pub(crate) fetched: Fetched,
+    /// Room to judge slow signatures beside the serving threads.
+    pub(crate) beside: Semaphore,
     pub(crate) connections: AtomicUsize,
     pub(crate) admin_connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
@@ -50,6 +55,7 @@ impl Shared {
             backlog: Backlog::default(),
             nobody,
             fetched: Fetched::default(),
+            beside: Semaphore::new(JUDGED_BESIDE_MAX),
             connections: AtomicUsize::new(0),
             admin_connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
