@@ -114,10 +114,8 @@ fn sendgrid(key: &EcdsaKeyPair, body: Bytes) -> Case {
     let mut point = HEXLOWER.decode(P256_PREFIX.as_bytes()).expect("hex");
     point.extend(key.public_key().as_ref());
     let tag = key.sign(&SystemRandom::new(), &[time.as_bytes(), &body].concat()).expect("random bytes");
-    let headers = vec![
-        ("x-twilio-email-event-webhook-timestamp", time),
-        ("x-twilio-email-event-webhook-signature", BASE64.encode(tag.as_ref())),
-    ];
+    let headers =
+        vec![("x-twilio-email-event-webhook-timestamp", time), ("x-twilio-email-event-webhook-signature", BASE64.encode(tag.as_ref()))];
     let members = vec![("provider", "sendgrid".to_owned()), ("public_key", BASE64.encode(&point))];
     Case { name: "email (sendgrid)", kind: ChannelKind::Email, members, headers, body }
 }

@@ -26,9 +26,7 @@ async fn simulator(provider: Provider, protection: Protection, copies: u32) -> E
 
 /// A system that trusts these relays. Their clock is not the system's: no test here moves it.
 async fn trusting(sims: &[EmailSim], folder: &Path) -> System {
-    let pem = |sim: &EmailSim| {
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&sim.authority()))
-    };
+    let pem = |sim: &EmailSim| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&sim.authority()));
     let file = folder.join("authorities.pem");
     std::fs::write(&file, sims.iter().map(pem).collect::<String>()).expect("the folder takes a file");
     System::with(Setup { tls_ca_file: Some(file), ..Setup::default() }).await

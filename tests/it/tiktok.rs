@@ -81,7 +81,8 @@ async fn forgeries_are_refused() {
     let system = start().await;
     let (sim, account) = connect(&system, 1, json!({})).await;
     let client = bench::http::Client::new(Duration::from_secs(5));
-    let event = json!({"client_key": bench::platform::tiktok::CLIENT_KEY, "event": "im_receive_msg", "user_openid": "x", "content": "{}"}).to_string();
+    let event = json!({"client_key": bench::platform::tiktok::CLIENT_KEY, "event": "im_receive_msg", "user_openid": "x", "content": "{}"})
+        .to_string();
     let (name, good) = sim.signature(event.as_bytes());
     let stale = good.replacen("t=1", "t=0", 1);
     let cut = good[..good.len() - 1].to_owned();

@@ -108,8 +108,16 @@ async fn notes_go_out_and_nothing_is_written_twice() {
     let notes: Vec<(String, Option<String>)> = sim.accepted().iter().map(|call| (call.kind.clone(), call.text.clone())).collect();
     let wanted = ["on its way", "after a while", "perhaps"].map(|text| ("customer_note".to_owned(), Some(text.to_owned())));
     assert_eq!(notes, wanted, "in order, each once, and for the customer to see");
-    let response = system.call("POST", "/v1/messages", &[], &json!({"account": account, "to": {"order_id": "1"}, "type": "image",
-        "image": {"link": "https://a.example/1.jpg"}}).to_string()).await;
+    let response = system
+        .call(
+            "POST",
+            "/v1/messages",
+            &[],
+            &json!({"account": account, "to": {"order_id": "1"}, "type": "image",
+        "image": {"link": "https://a.example/1.jpg"}})
+            .to_string(),
+        )
+        .await;
     assert_eq!(response.status, 422, "a note is text");
     assert_eq!(sim.dropped(), 0);
     sim.stop().await;

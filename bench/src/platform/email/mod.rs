@@ -24,8 +24,8 @@ use super::hook::Hook;
 use super::{Answer, Call, Offered, Posted, Sim, SimOptions, common_face};
 use crate::http::{Reply, Request, Server, json_reply};
 use crate::locked;
-pub use providers::{MAILBOX, Provider};
 use providers::{Door, Post, Report, Written, raw};
+pub use providers::{MAILBOX, Provider};
 
 /// Addresses that are refused at once.
 const REFUSED_MAX: usize = 100_000;

@@ -124,9 +124,7 @@ impl Door {
         }
         let lines = || headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
         match self.provider {
-            Provider::Bridge => {
-                raw(format!("{}MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n", lines()))
-            }
+            Provider::Bridge => raw(format!("{}MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n", lines())),
             Provider::Mailgun => {
                 let (time, token) = (at.as_secs().to_string(), format!("token-{id}"));
                 let signature = mac(&self.secret, &[time.as_bytes(), token.as_bytes()]);
