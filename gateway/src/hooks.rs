@@ -90,11 +90,12 @@ async fn receive_beside(
     let kind = kind?;
     let account = {
         let directory = shared.parts.keeper.shared().load();
-        account_of_path(shared, &directory, Some(kind), account).cloned()
+        let account = account_of_path(shared, &directory, Some(kind), account);
+        if !account.map_or_else(|| shared.nobody(kind), |account| &account.verifier).is_slow() {
+            return None;
+        }
+        account.cloned()
     };
-    if !account.as_ref().map_or_else(|| shared.nobody(kind), |account| &account.verifier).is_slow() {
-        return None;
-    }
     let _room = shared.beside.acquire().await.expect("it is never closed");
     let (shared, now, is_post) = (shared.clone(), shared.now(), head.method == Method::POST);
     let (query, headers) = (head.uri.query().unwrap_or("").to_owned(), head.headers.clone());
