@@ -1,14 +1,18 @@
 //! The subjects, and what is asserted of each.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use messaging::channels::discord::socket::{self, Event};
 use messaging::channels::{Channel, ChannelKind, Piece, Received, Refusal, Verifier, channel};
 use messaging::clock::Timestamp;
 use messaging::directory::SecretPair;
 use messaging::exchange::WebhookRequest;
 use messaging::seal::Secret;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::Input;
 use crate::proof::{Keys, NOW, Proof, SnsVectors};
@@ -21,6 +25,7 @@ pub const SUBJECTS: &[(&str, ChannelKind, Proof)] = &[
     ("messenger", ChannelKind::Messenger, Proof::Hub),
     ("instagram", ChannelKind::Instagram, Proof::Hub),
     ("tiktok", ChannelKind::Tiktok, Proof::TimedMac),
+    ("discord", ChannelKind::Discord, Proof::Ed25519),
     ("email-bridge", ChannelKind::Email, Proof::Bridge),
     ("email-mailgun", ChannelKind::Email, Proof::Form),
     ("email-postmark", ChannelKind::Email, Proof::Basic),
@@ -71,7 +76,11 @@ impl Subject {
         match self.proof {
             Proof::Form => self.judge_form(&input),
             Proof::Sns => self.judge_sns(&input),
-            Proof::Hub | Proof::Token | Proof::TimedMac | Proof::ShopMac | Proof::Ed25519 | Proof::Bridge | Proof::Basic | Proof::Ecdsa => {
+            Proof::Ed25519 => {
+                self.judge_frame(&input);
+                self.judge_signed(&input);
+            }
+            Proof::Hub | Proof::Token | Proof::TimedMac | Proof::ShopMac | Proof::Bridge | Proof::Basic | Proof::Ecdsa => {
                 self.judge_signed(&input)
             }
         }
@@ -135,6 +144,15 @@ impl Subject {
         }
     }
 
+    /// Discord's Gateway: a frame is authentic by its connection, whatever it says.
+    fn judge_frame(&self, input: &Input) {
+        let Ok(frame) = serde_json::from_slice::<Frame<'_>>(&input.body) else { return };
+        let event = Event { name: &frame.t, number: frame.s, session: "fuzz", bot: "1200000000000000001", said: frame.d };
+        if let Some(piece) = socket::piece(&event) {
+            self.piece_holds(&piece, &spelled(frame.d.get().as_bytes()));
+        }
+    }
+
     fn refuses(&self, what: &str, input: &Input, verifier: &Verifier) {
         match self.receive(input, verifier, None) {
             Err(_) => {}
@@ -191,6 +209,17 @@ impl Subject {
         let is_free = self.channel.kind() == ChannelKind::Email || matches!(scheme, "account" | "notice");
         assert!(is_free || named.iter().any(|text| text.contains(value)), "{scheme} {value} is somebody whom nobody named");
     }
+}
+
+/// What of a Gateway's frame makes an event.
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(borrow)]
+    t: Cow<'a, str>,
+    #[serde(default)]
+    s: u64,
+    #[serde(borrow)]
+    d: &'a RawValue,
 }
 
 fn pem(der: &[u8]) -> Bytes {

@@ -54,7 +54,8 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
     let fetched = fetch(worker, head, kind, params[1], &body).await;
-    let judged = judge(worker, head, kind, params[1], &body, fetched.as_ref());
+    let beside = receive_beside(worker, head, kind, params[1], &body, fetched.as_ref()).await;
+    let judged = judge(worker, head, kind, params[1], &body, fetched.as_ref(), beside);
     // The body's bytes are sealed in the records by now.
     drop(body);
     match judged {
@@ -73,6 +74,38 @@ async fn fetch(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account:
         channels::channel(account.channel).needs(&request_of(shared, head, body, None), &account.verifier)?
     };
     shared.fetched.get(&shared.parts, call).await
+}
+
+/// The channel's judgement where its signature is slow to judge; none where it is quick. Meanwhile this thread serves others. An unknown
+/// account takes the same way.
+async fn receive_beside(
+    worker: &Worker,
+    head: &Head,
+    kind: Option<ChannelKind>,
+    account: &str,
+    body: &Bytes,
+    fetched: Option<&Bytes>,
+) -> Option<Result<Received, Refusal>> {
+    let shared = &worker.shared;
+    let kind = kind?;
+    let account = {
+        let directory = shared.parts.keeper.shared().load();
+        let account = account_of_path(shared, &directory, Some(kind), account);
+        if !account.map_or_else(|| shared.nobody(kind), |account| &account.verifier).is_slow() {
+            return None;
+        }
+        account.cloned()
+    };
+    let _room = shared.beside.acquire().await.expect("it is never closed");
+    let (shared, now, is_post) = (shared.clone(), shared.now(), head.method == Method::POST);
+    let (query, headers) = (head.uri.query().unwrap_or("").to_owned(), head.headers.clone());
+    let (body, fetched) = (body.clone(), fetched.cloned());
+    let judging = tokio::task::spawn_blocking(move || {
+        let verifier = account.as_ref().map_or_else(|| shared.nobody(kind), |account| &account.verifier);
+        let request = WebhookRequest { is_post, query: &query, headers: &headers, body: &body, now, fetched: fetched.as_ref() };
+        channels::channel(kind).receive(&request, verifier)
+    });
+    Some(judging.await.expect("a judgement does not panic, and is not cancelled"))
 }
 
 /// The platform wants to be called before it sends events.
@@ -118,15 +151,25 @@ fn request_of<'r>(shared: &Shared, head: &'r Head, body: &'r Bytes, fetched: Opt
     }
 }
 
-fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes, fetched: Option<&Bytes>) -> Judged {
+fn judge(
+    worker: &Worker,
+    head: &Head,
+    kind: Option<ChannelKind>,
+    account: &str,
+    body: &Bytes,
+    fetched: Option<&Bytes>,
+    beside: Option<Result<Received, Refusal>>,
+) -> Judged {
     let shared = &worker.shared;
     let directory = shared.parts.keeper.shared().load();
     let account = account_of_path(shared, &directory, kind, account);
     // A channel that does not exist costs what one that does costs.
     let channel = channels::channel(kind.unwrap_or(ChannelKind::ALL[0]));
     let request = request_of(shared, head, body, fetched);
-    let verifier = account.map_or_else(|| shared.nobody(channel.kind()), |account| &account.verifier);
-    let received = channel.receive(&request, verifier);
+    let received = beside.unwrap_or_else(|| {
+        let verifier = account.map_or_else(|| shared.nobody(channel.kind()), |account| &account.verifier);
+        channel.receive(&request, verifier)
+    });
     let unauthentic = || bare(channel.unauthentic_status());
     let (account, received) = match (account, received) {
         (Some(account), Ok(received)) => (account, received),

@@ -8,7 +8,7 @@ use messaging::channels::{ChannelKind, Verifier, channel};
 use messaging::clock::Timestamp;
 use messaging::directory::SecretPair;
 use messaging::seal::Secret;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::api::Backlog;
 use crate::api::recent::Recent;
@@ -16,6 +16,9 @@ use crate::api::token;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
 use crate::server::addresses::Addresses;
+
+/// Slow signatures that are judged at once, over all threads; further requests wait, as many as `http.max_in_flight` allows.
+pub(crate) const JUDGED_BESIDE_MAX: usize = 8;
 
 /// What all threads share.
 pub(crate) struct Shared {
@@ -29,6 +32,8 @@ pub(crate) struct Shared {
     nobody: Vec<Verifier>,
     /// What channels need to judge a request: certificates.
     pub(crate) fetched: Fetched,
+    /// Room to judge slow signatures beside the serving threads.
+    pub(crate) beside: Semaphore,
     pub(crate) connections: AtomicUsize,
     /// Of the public listener, by address.
     pub(crate) addresses: Arc<Addresses>,
@@ -54,6 +59,7 @@ impl Shared {
             backlog: Backlog::default(),
             nobody,
             fetched: Fetched::default(),
+            beside: Semaphore::new(JUDGED_BESIDE_MAX),
             connections: AtomicUsize::new(0),
             addresses,
             admin_connections: AtomicUsize::new(0),

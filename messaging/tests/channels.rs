@@ -4,14 +4,18 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use messaging::channels::{ChannelKind, Owner, channel};
 use messaging::content::{Content, Text};
 use messaging::limit::BudgetScope;
+use messaging::metrics::RunMode;
 use serde_json::{Map, Value};
 
-use support::{account, fixture_names, settings, vectors};
+use support::sign::{Pairs, signed};
+use support::{NOW, account, fixture_names, post, post_at, settings, vectors};
 
 const HOUR: u64 = 3_600;
 
@@ -27,6 +31,8 @@ struct Rules {
     budgets: &'static [BudgetScope],
     /// Seconds: deadline, redelivered for; then when it punishes (seconds, refusals in a row).
     refusal: (u64, u64, Option<u64>, Option<u32>),
+    /// Seconds for which a signature is good; none: no time is signed.
+    signed_for: Option<u64>,
     /// A `to` object of its own.
     to: &'static str,
     /// The public member that is the platform's id of an account.
@@ -37,23 +43,41 @@ fn rules() -> Vec<Rules> {
     use BudgetScope::{Account, App, Page, Pair, Route};
     use ChannelKind as K;
     let human: &[(&str, u64)] = &[("human_agent", 7)];
-    let rules = |kind, window, budgets, refusal, to, identity| Rules { kind, window, budgets, refusal, to, identity };
+    let rules =
+        |kind, window, budgets, refusal, signed_for, to, identity| Rules { kind, window, budgets, refusal, signed_for, to, identity };
     vec![
-        rules(K::Whatsapp, Some((24, None, &[])), &[Pair, Account], (1, 168 * HOUR, None, None), r#"{"phone":"+15550100"}"#, None),
-        rules(K::Telegram, None, &[Pair, Account], (1, 24 * HOUR, None, None), r#"{"chat_id":"4711"}"#, None),
-        rules(K::Messenger, Some((24, None, human)), &[Account, Page], (5, HOUR, Some(HOUR), None), r#"{"psid":"1"}"#, Some("page_id")),
-        rules(K::Instagram, Some((24, None, human)), &[Account], (5, HOUR, Some(HOUR), None), r#"{"igsid":"1"}"#, Some("instagram_id")),
+        rules(K::Whatsapp, Some((24, None, &[])), &[Pair, Account], (1, 168 * HOUR, None, None), None, r#"{"phone":"+15550100"}"#, None),
+        rules(K::Telegram, None, &[Pair, Account], (1, 24 * HOUR, None, None), None, r#"{"chat_id":"4711"}"#, None),
+        rules(
+            K::Messenger,
+            Some((24, None, human)),
+            &[Account, Page],
+            (5, HOUR, Some(HOUR), None),
+            None,
+            r#"{"psid":"1"}"#,
+            Some("page_id"),
+        ),
+        rules(
+            K::Instagram,
+            Some((24, None, human)),
+            &[Account],
+            (5, HOUR, Some(HOUR), None),
+            None,
+            r#"{"igsid":"1"}"#,
+            Some("instagram_id"),
+        ),
         rules(
             K::Tiktok,
             Some((24, Some(10), &[])),
             &[Pair, Account, App],
             (5, 72 * HOUR, None, None),
+            Some(72 * HOUR),
             r#"{"conversation_id":"a+/="}"#,
             Some("business_id"),
         ),
-        rules(K::Discord, None, &[Route, App], (3, 0, None, None), r#"{"channel_id":"1"}"#, None),
-        rules(K::Email, None, &[Account], (15, 60, None, None), r#"{"email":"ada@example.com"}"#, None),
-        rules(K::Woocommerce, None, &[Account], (60, 0, None, Some(5)), r#"{"order_id":"727"}"#, None),
+        rules(K::Discord, None, &[Route, App], (3, 0, None, None), Some(HOUR / 4), r#"{"channel_id":"1"}"#, None),
+        rules(K::Email, None, &[Account], (15, 60, None, None), Some(HOUR / 12), r#"{"email":"ada@example.com"}"#, None),
+        rules(K::Woocommerce, None, &[Account], (60, 0, None, Some(5)), None, r#"{"order_id":"727"}"#, None),
     ]
 }
 
@@ -178,58 +202,92 @@ fn fixtures_and_vectors_of_both_kinds() {
     }
 }
 
-/// The root of the workspace.
-fn root() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// Whether the channel's folder says that it is not there yet.
-fn is_filled(kind: ChannelKind) -> bool {
-    let source = root().join("messaging/src/channels").join(kind.name()).join("mod.rs");
-    !std::fs::read_to_string(source).unwrap().contains("NOT FILLED YET")
-}
-
-/// Where a channel is simulated: both of Meta's in one folder.
-fn simulator(kind: ChannelKind) -> &'static str {
-    match kind {
-        ChannelKind::Whatsapp => "whatsapp",
-        ChannelKind::Telegram => "telegram",
-        ChannelKind::Messenger | ChannelKind::Instagram => "meta",
-        ChannelKind::Tiktok => "tiktok",
-        ChannelKind::Discord => "discord",
-        ChannelKind::Email => "email",
-        ChannelKind::Woocommerce => "woocommerce",
-    }
+fn borrowed(pairs: &Pairs) -> Vec<(&str, &str)> {
+    pairs.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 #[test]
-fn what_is_filled_has_a_simulator_and_refuses_forgeries() {
-    for kind in ChannelKind::ALL.iter().copied().filter(|kind| is_filled(*kind)) {
-        let source = root().join("bench/src/platform").join(simulator(kind)).join("mod.rs");
-        let text = std::fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
-        assert!(!text.contains("NOT FILLED YET"), "{} has no simulator", kind.name());
-        let body = bytes::Bytes::from_static(b"{}");
-        let with_secrets = secrets_of(kind);
-        let members: Vec<(&str, &str)> = with_secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let refused = support::post(kind, &[], &body, &account(kind, &members).verifier);
-        assert!(refused.is_err(), "{} takes what nobody signed", kind.name());
+fn forged_and_stale_requests_are_refused() {
+    for Rules { kind, signed_for, .. } in rules() {
+        let body = Bytes::from_static(br#"{"object":"instagram","id":1,"type":1}"#);
+        let (members, headers) = signed(kind, "s3cret", &body);
+        let verifier = account(kind, &borrowed(&members)).verifier;
+        let judged = |headers: &[(&str, &str)], body: &Bytes| post(kind, headers, body, &verifier).is_ok();
+        let (name, headers) = (kind.name(), borrowed(&headers));
+        assert!(judged(&headers, &body), "{name} refuses what is signed");
+        assert!(!judged(&[], &body), "{name} takes what nobody signed");
+        let (_, others) = signed(kind, "of another", &body);
+        assert!(!judged(&borrowed(&others), &body), "{name} takes what another account's secret signed");
+        let bent: Vec<(&str, String)> = headers.iter().map(|(name, value)| (*name, value[..value.len() - 1].to_owned())).collect();
+        let bent: Vec<(&str, &str)> = bent.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert!(!judged(&bent, &body), "{name} takes a proof that is cut short");
+        // Telegram's token is no part of the body.
+        let other_body = Bytes::from_static(br#"{"object":"instagram","id":2,"type":1}"#);
+        assert_eq!(judged(&headers, &other_body), kind == ChannelKind::Telegram, "{name}: another body");
+        let at = |secs: u64| post_at(NOW.plus(Duration::from_secs(secs)), kind, &headers, &body, &verifier).is_ok();
+        let month = 30 * 24 * HOUR;
+        let ages = signed_for.map_or((month, true), |secs| (secs, false));
+        assert_eq!((at(ages.0), at(ages.0 + 1)), (true, ages.1), "{name}: a signature is good for {signed_for:?} s");
     }
 }
 
-/// Something in every secret member, and in the public ones that decide how a request is judged.
-fn secrets_of(kind: ChannelKind) -> Vec<(&'static str, String)> {
-    let secrets = channel(kind).fields().iter().filter(|field| field.secret).map(|field| (field.name, "s3cret".to_owned()));
-    let beside = match kind {
-        ChannelKind::Email => vec![("provider", "mailgun".to_owned())],
-        ChannelKind::Discord => vec![("public_key", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".to_owned())],
-        ChannelKind::Whatsapp
-        | ChannelKind::Telegram
-        | ChannelKind::Messenger
-        | ChannelKind::Instagram
-        | ChannelKind::Tiktok
-        | ChannelKind::Woocommerce => Vec::new(),
-    };
-    secrets.chain(beside).collect()
+/// The root of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn source(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// All sources of a folder in one.
+fn sources(folder: &str) -> String {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    entries.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default()).collect()
+}
+
+/// A platform's name as people write it.
+fn spelled(kind: ChannelKind) -> &'static str {
+    match kind {
+        ChannelKind::Whatsapp => "WhatsApp",
+        ChannelKind::Telegram => "Telegram",
+        ChannelKind::Messenger => "Messenger",
+        ChannelKind::Instagram => "Instagram",
+        ChannelKind::Tiktok => "TikTok",
+        ChannelKind::Discord => "Discord",
+        ChannelKind::Email => "e-mail",
+        ChannelKind::Woocommerce => "WooCommerce",
+    }
+}
+
+/// What stands outside this crate, by the sources' own words: the simulator, the fuzz subject with its seeds, the system test, `dev`.
+#[test]
+fn every_channel_is_simulated_fuzzed_and_tested_from_outside() {
+    let (simulators, subjects, suite) = (source("bench/src/platform/simulator.rs"), source("fuzz/src/subject.rs"), sources("tests/it"));
+    let dev = messaging::config::Config::load(RunMode::Dev, None, std::iter::empty(), &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    let readme = source("README.md");
+    let first = readme.split("\n\n").nth(1).unwrap();
+    let mut lacking = Vec::new();
+    for kind in ChannelKind::ALL.iter().copied() {
+        let (name, variant) = (kind.name(), format!("{kind:?}"));
+        let subject = subjects.lines().find_map(|line| {
+            let of_kind = line.trim_start().strip_prefix("(\"").filter(|line| line.contains(&format!("ChannelKind::{variant},")));
+            of_kind?.split('"').next().map(str::to_owned)
+        });
+        let seeds = |subject: &String| std::fs::read_dir(root().join("fuzz/corpus").join(subject)).map_or(0, Iterator::count);
+        for (has, what) in [
+            (simulators.contains(&format!("ChannelKind::{variant} =>")), "a simulator in bench/src/platform/simulator.rs"),
+            (subject.as_ref().is_some_and(|subject| seeds(subject) > 0), "a subject in fuzz/src/subject.rs with seeds in fuzz/corpus"),
+            (suite.contains(&format!("\"{name}\"")), "a system test in tests/it"),
+            (dev.config.dev.simulate.contains(&kind), "its name in dev.simulate"),
+            (first.contains(spelled(kind)), "its name in the README's first paragraph"),
+        ] {
+            if !has {
+                lacking.push(format!("{name} lacks {what}"));
+            }
+        }
+    }
+    assert!(lacking.is_empty(), "{lacking:#?}");
 }
 
 /// One plain example of each content that can go out.
@@ -266,7 +324,7 @@ fn span(length: Duration) -> String {
 /// The README's table, from the code.
 fn table() -> String {
     let mut out = "| Channel | Sends | Window | Caps | Statuses | A webhook that we refuse |\n|---|---|---|---|---|---|\n".to_owned();
-    for kind in ChannelKind::ALL.iter().copied().filter(|kind| is_filled(*kind)) {
+    for kind in ChannelKind::ALL.iter().copied() {
         let (channel, account, settings) = (channel(kind), account(kind, &[]), settings(kind));
         let takes = |sample: &str| {
             let content: Content = serde_json::from_str(sample).unwrap();
@@ -305,7 +363,7 @@ fn table() -> String {
 
 #[test]
 fn the_readme_has_the_table_that_the_code_says() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let readme = source("README.md");
     let table = table();
     assert!(readme.contains(&table), "put this into README.md, under \"Channels\":\n\n{table}");
 }

@@ -210,7 +210,7 @@ impl RoleName {
 /// `trunkline send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// To whom: +phone, a Telegram chat's number, cnv_… or con_…
+    /// To whom: +phone, a Telegram chat's number, a mail address, cnv_…, con_…, or a channel's own such as psid:1234
     #[arg(long, allow_hyphen_values = true, required_unless_present = "file")]
     pub to: Option<String>,
     /// Text

@@ -117,6 +117,10 @@ fn run_dev(args: &DevArgs) -> ExitCode {
         ("log.embedded.segment".to_owned(), "16MiB".to_owned()),
         ("drain.announce".to_owned(), "0s".to_owned()),
     ];
+    if let Some(data) = &args.data {
+        // What is kept is sealed, so its root secret is kept beside it.
+        overrides.push(("node.data_dir".to_owned(), data.display().to_string()));
+    }
     overrides.extend(args.set.iter().cloned());
     let config = match load(RunMode::Dev, None, &overrides) {
         Ok(config) => config,
@@ -135,13 +139,12 @@ async fn dev_node(config: Config, args: &DevArgs) -> anyhow::Result<()> {
     let temporary = tempfile::Builder::new().prefix("trunkline-dev-").tempdir()?;
     let data_dir = args.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     let kept = data_dir.join("keys").join("dev-key");
-    let (seed, chaos) = (args.seed.unwrap_or(config.dev.seed), config.dev.chaos);
+    let toys = dev::Toys::start(&config, args.seed).await?;
     let node = node::Node::build(config, &data_dir, exporter(RunMode::Dev)).await?;
     let key = match node.first_key(Some(&kept)).await? {
         Some(key) => key,
         None => messaging::seal::Secret::new(std::fs::read_to_string(&kept)?.trim()),
     };
-    let toys = dev::Toys::start(seed, chaos).await?;
     let Some(public) = node.public() else { anyhow::bail!("dev needs the gateway: take node.roles out") };
     let admin = node.admin();
     let where_kept = args

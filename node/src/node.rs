@@ -246,7 +246,15 @@ fn door(config: &Config, clock: SharedClock) -> anyhow::Result<Door> {
         .iter()
         .map(|network| AllowedNetwork { net: network.net, prefix: network.prefix, port: network.port })
         .collect();
+    let extra_roots = match &webhooks.tls_ca_file {
+        Some(file) => {
+            let pem = std::fs::read(file).with_context(|| format!("webhooks.tls_ca_file: {} cannot be read", file.display()))?;
+            router::egress::authorities(&pem).with_context(|| format!("webhooks.tls_ca_file: {} cannot be used", file.display()))?
+        }
+        None => Vec::new(),
+    };
     let settings = router::egress::Settings {
+        extra_roots,
         policy: Policy { allow, allow_http: webhooks.allow_http, ..Policy::default() },
         connect_timeout: webhooks.connect_timeout,
         idle_per_client_max: webhooks.concurrency_per_endpoint.max(16),

@@ -16,7 +16,7 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn start(gateways: usize, routers: usize) -> Shared {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, split: Some((gateways, routers)) }).await;
+    let system = System::with(Setup { platforms: platforms(), config, split: Some((gateways, routers)), ..Setup::default() }).await;
     Arc::new(RwLock::new(system))
 }
 

@@ -2,9 +2,13 @@
 
 mod bad_input;
 mod deploy;
+mod dev;
 mod discord;
+mod email;
 mod faults;
 mod flows;
 mod management;
 mod meta;
 mod observe;
+mod tiktok;
+mod woocommerce;

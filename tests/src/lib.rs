@@ -251,13 +251,15 @@ pub struct Setup {
     pub platforms: SimOptions,
     /// Lines added to the configuration file.
     pub config: String,
+    /// Certificate authorities to trust beside the public ones.
+    pub tls_ca_file: Option<PathBuf>,
     /// Gateways and routers as processes of their own, on the real servers; none: one process, on what the run says.
     pub split: Option<(usize, usize)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new(), split: None }
+        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new(), tls_ca_file: None, split: None }
     }
 }
 
@@ -268,7 +270,8 @@ pub fn fast() -> StatusDelays {
 }
 
 /// Writes the configuration of one process, and its data folder. Gives the file.
-fn write_config(dir: &std::path::Path, name: &str, roles: &str, backend: &Backend, more: &str) -> PathBuf {
+fn write_config(dir: &std::path::Path, name: &str, roles: &str, backend: &Backend, setup: &Setup) -> PathBuf {
+    let (more, tls_ca_file) = (&setup.config, setup.tls_ca_file.as_deref().unwrap_or(std::path::Path::new("")).display());
     let dir = dir.display();
     let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
     let config = format!(
@@ -288,6 +291,7 @@ log_format = "json"
 [webhooks]
 allow_private = ["127.0.0.0/8"]
 allow_http = true
+tls_ca_file = "{tls_ca_file}"
 [drain]
 announce = "200ms"
 requests = "5s"
@@ -317,7 +321,7 @@ impl System {
     pub async fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let backend = if setup.split.is_some() { Backend::servers() } else { Backend::of_run() };
-        let write = |name: &str, roles: &str| write_config(dir.path(), name, roles, &backend, &setup.config);
+        let write = |name: &str, roles: &str| write_config(dir.path(), name, roles, &backend, &setup);
         let mut members = Vec::new();
         let path = match setup.split {
             None => write("trunkline", "\"gateway\", \"router\""),

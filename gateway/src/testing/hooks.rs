@@ -5,9 +5,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use messaging::ids::AccountId;
 use messaging::log::{AppendError, Topic};
 use messaging::record::RecordKind;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use sha2::Sha256;
 
 use super::{APP_SECRET, SECRET_TOKEN, START, World};
+use crate::shared::JUDGED_BESIDE_MAX;
 
 pub(super) fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -191,6 +193,44 @@ async fn ingress_goes_on_without_the_store() {
         let signed = signature(APP_SECRET, body.as_bytes());
         let answer = world.open("POST", &format!("/hooks/whatsapp/{account}"), &[("x-hub-signature-256", &signed)], body).await;
         assert_eq!(answer.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_signature_holds_nobody_else() {
+    World::run(async |world| {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let bot = serde_json::json!({"channel": "discord", "name": "bot", "application_id": "1200000000000000001",
+            "public_key": HEXLOWER.encode(key.public_key().as_ref()), "bot_token": "a-token"});
+        let bot = world.made("/v1/accounts", bot).await["id"].as_str().unwrap().to_owned();
+        let (ping, time) = (r#"{"type":1,"id":"1","application_id":"1200000000000000001"}"#, START.as_secs().to_string());
+        let sign = |body: &str| HEXLOWER.encode(key.sign(&[time.as_bytes(), body.as_bytes()].concat()).as_ref());
+        let (good, bad) = (sign(ping), sign("another body"));
+        let post = async |account: &str, signature: &str| {
+            let headers = [("x-signature-ed25519", signature), ("x-signature-timestamp", time.as_str())];
+            world.open("POST", &format!("/hooks/discord/{account}"), &headers, ping).await
+        };
+        let nobody = format!("acc_{}", "a".repeat(26));
+        for (account, signature, status) in [(&bot, &good, 200), (&bot, &bad, 401), (&nobody, &good, 401)] {
+            assert_eq!(post(account, signature).await.status, status);
+        }
+
+        // As if as many as may were being judged: the next one waits, and this thread serves on.
+        let shop = world.whatsapp().await;
+        let all = world.worker.shared.beside.acquire_many(JUDGED_BESIDE_MAX as u32).await.unwrap();
+        let body = whatsapp_message("15550100", "x");
+        let (hook, proof) = (format!("/hooks/whatsapp/{shop}"), signature(APP_SECRET, body.as_bytes()));
+        let proven = [("x-hub-signature-256", proof.as_str())];
+        let mut waiting = std::pin::pin!(post(&bot, &good));
+        let served = tokio::select! {
+            biased;
+            early = &mut waiting => panic!("judged on the serving thread: {early:?}"),
+            served = world.open("POST", &hook, &proven, body) => served,
+        };
+        assert_eq!(served.status, 200);
+        drop(all);
+        assert_eq!(waiting.await.json()["type"], 1);
     })
     .await;
 }

@@ -44,6 +44,21 @@ pub enum Verifier {
     Mail(MailVerifier),
 }
 
+impl Verifier {
+    /// Whether one judgement takes tens of microseconds, which is what a public-key signature costs: such requests are judged beside
+    /// the threads that serve connections.
+    pub fn is_slow(&self) -> bool {
+        match self {
+            Self::Ed25519(_) => true,
+            Self::Mail(mail) => match mail {
+                MailVerifier::Ecdsa(_) | MailVerifier::Sns { .. } => true,
+                MailVerifier::Bridge(_) | MailVerifier::Mailgun(_) | MailVerifier::Basic(_) | MailVerifier::Nothing => false,
+            },
+            Self::Meta { .. } | Self::Tokens(_) | Self::Mac(_) | Self::TimedMac { .. } => false,
+        }
+    }
+}
+
 /// How the provider of an e-mail account proves that a request is its own.
 #[derive(Clone)]
 pub enum MailVerifier {

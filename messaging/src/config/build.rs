@@ -200,6 +200,7 @@ fn webhooks(from: &mut Reader<'_>) -> WebhooksConfig {
         max_response: from.size("webhooks.max_response", 0..=16 * MIB) as usize,
         allow_http: from.flag("webhooks.allow_http"),
         allow_private: from.list("webhooks.allow_private", values::network),
+        tls_ca_file: from.path("webhooks.tls_ca_file"),
         user_agent: from.checked("webhooks.user_agent", |text| {
             let is_header = !text.is_empty() && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
             if is_header { Ok(text.to_owned()) } else { Err(Wrong::new("is no header value", "write visible ASCII letters")) }

@@ -305,6 +305,8 @@ pub struct WebhooksConfig {
     pub allow_http: bool,
     /// Private networks that may be called.
     pub allow_private: Vec<AllowedNetwork>,
+    /// Certificate authorities to trust beside the public ones, PEM.
+    pub tls_ca_file: Option<PathBuf>,
     /// The `User-Agent`.
     pub user_agent: String,
 }

@@ -40,7 +40,7 @@ fn the_defaults_serve() {
     assert_eq!((config.log.partitions, config.log.max_record, config.log.fsync), (16, 4 << 20, Fsync::Group));
     assert_eq!(config.limits.api_per_key, 1000.0);
     assert_eq!(config.webhooks.schedule.len(), 10);
-    assert!(!config.webhooks.allow_http && config.webhooks.allow_private.is_empty());
+    assert!(!config.webhooks.allow_http && config.webhooks.allow_private.is_empty() && config.webhooks.tls_ca_file.is_none());
     assert!(!config.dev.clock_control && !config.log.skip_damage);
     let whatsapp = &config.channels[&ChannelKind::Whatsapp];
     assert_eq!((whatsapp.per_account, whatsapp.per_pair, whatsapp.api_version.as_str()), (80.0, 1.0 / 6.0, "v23.0"));
@@ -66,6 +66,7 @@ fn dev_needs_nothing_and_calls_this_machine() {
     let memory = load(&Input { flags: &[("log.ack", "memory"), ("dev.clock_control", "true")], ..DEV }).unwrap().config;
     assert_eq!(memory.log.fsync, Fsync::Never);
     assert!(memory.dev.clock_control);
+    assert_eq!(config.dev.simulate, ChannelKind::ALL, "every platform is simulated");
 }
 
 #[test]

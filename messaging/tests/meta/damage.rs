@@ -1,7 +1,7 @@
 //! Whatever comes: no panic, and no event about an account or a person that the bytes do not name.
 
 use bytes::Bytes;
-use messaging::channels::{ChannelKind, channel};
+use messaging::channels::{ChannelKind, Piece, channel};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -24,7 +24,9 @@ fn holds(kind: ChannelKind, body: &Bytes) {
         plain.contains(id)
             || whole.is_ok_and(|whole| whole.to_string().contains(id) || whole.to_string().contains(&serde_json::to_string(id).unwrap()))
     };
-    for piece in pieces(kind, body) {
+    let pieces = pieces(kind, body);
+    assert!(!pieces.is_empty(), "nothing vanishes");
+    for piece in pieces {
         if let Some(account) = piece.account() {
             assert!(named(account), "an account that nobody named: {account}");
         }
@@ -37,6 +39,22 @@ fn holds(kind: ChannelKind, body: &Bytes) {
         for handle in &inbound.contact.handles {
             assert!(handle.scheme() == "account" || named(handle.value()));
         }
+    }
+}
+
+#[test]
+fn what_names_no_event_is_kept() {
+    // Found by the fuzzer: a list of a name that nobody knows yet.
+    let unknown = r#"{"object":"instagram","entry":[{"id":"17","lessaging":[{"sender":{"id":"1"}}],"time":1},{"id":"18","messaging":[]}]}"#;
+    for (body, accounts) in [
+        (unknown, &[Some("17"), Some("18")][..]),
+        (r#"{"object":"instagram","entry":[{}]}"#, &[None]),
+        (r#"{"object":"instagram","entry":[]}"#, &[None]),
+        ("[]", &[None]),
+    ] {
+        let pieces = pieces(ChannelKind::Instagram, &Bytes::from(body));
+        assert!(pieces.iter().all(Piece::is_unparsable), "{body}");
+        assert_eq!(pieces.iter().map(Piece::account).collect::<Vec<_>>(), accounts, "{body}");
     }
 }
 

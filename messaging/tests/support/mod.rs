@@ -1,6 +1,8 @@
 //! What the tests of several channels need: accounts, settings as a node has them, fixtures, and an event in one line.
 #![allow(dead_code, reason = "every test crate takes what it needs")]
 
+pub mod sign;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -83,12 +85,23 @@ pub fn vectors(kind: ChannelKind) -> Vec<Value> {
 
 /// A POST with these headers.
 pub fn post(kind: ChannelKind, headers: &[(&str, &str)], body: &Bytes, verifier: &Verifier) -> Result<Received, Refusal> {
+    post_at(NOW, kind, headers, body, verifier)
+}
+
+/// A POST with these headers, at another time.
+pub fn post_at(
+    now: Timestamp,
+    kind: ChannelKind,
+    headers: &[(&str, &str)],
+    body: &Bytes,
+    verifier: &Verifier,
+) -> Result<Received, Refusal> {
     let mut map = http::HeaderMap::new();
     for (name, value) in headers {
         let name: http::HeaderName = name.parse().unwrap();
         map.append(name, value.parse().unwrap());
     }
-    let request = WebhookRequest { is_post: true, query: "", headers: &map, body, now: NOW, fetched: None };
+    let request = WebhookRequest { is_post: true, query: "", headers: &map, body, now, fetched: None };
     channel(kind).receive(&request, verifier)
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
+use messaging::channels::{ChannelKind, channel};
 use messaging::clock::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -77,8 +78,7 @@ pub async fn run(args: SendArgs, context: &mut Context) -> Result<(), Failure> {
         id,
         accepted: asked + took,
         accepted_at,
-        // A bot is never told more than that its message is sent.
-        ends_with_sent: channel.as_deref() == Some("telegram"),
+        ends_with_sent: channel.as_deref().and_then(ChannelKind::from_name).is_some_and(ends_with_sent),
         timeout: args.timeout,
         quiet: QUIET,
     };
@@ -110,13 +110,32 @@ fn recipient(to: &str) -> Result<Recipient, Failure> {
         _ if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => (json!({"chat_id": to}), Some("telegram")),
         _ if to.starts_with("cnv_") => (json!({"conversation": to}), None),
         _ if to.starts_with("con_") => (json!({"contact": to}), None),
-        _ => {
-            return Err(Failure::Usage(format!(
-                "`{to}` is no recipient; write +15550100 (phone), 4711 (Telegram chat), cnv_… or con_…, or use --file for other kinds"
-            )));
-        }
+        _ if to.contains('@') && !to.contains(':') => (json!({"email": to}), Some("email")),
+        _ => named(to).ok_or_else(|| {
+            Failure::Usage(format!(
+                "`{to}` is no recipient; write +15550100 (phone), 4711 (Telegram chat), ada@example.com, cnv_… or con_…, or a channel's \
+                 own, such as psid:1234, igsid:…, conversation_id:…, channel_id:…, user_id:… or order_id:…"
+            ))
+        })?,
     };
     Ok(Recipient { json: found.0, channel: found.1 })
+}
+
+/// `member:value`, as the channels take it in their `to` objects. A member that several have leaves the channel open.
+fn named(to: &str) -> Option<(Value, Option<&'static str>)> {
+    let (member, value) = to.split_once(':')?;
+    let json = Map::from_iter([(member.to_owned(), json!(value))]);
+    let mut takers = ChannelKind::ALL.iter().filter(|kind| channel(**kind).recipient(&json).is_ok());
+    let (first, second) = (takers.next()?, takers.next());
+    Some((Value::Object(json), second.is_none().then(|| first.name())))
+}
+
+/// Whether nothing good is told after `sent`: `--wait` ends there.
+fn ends_with_sent(channel: ChannelKind) -> bool {
+    match channel {
+        ChannelKind::Telegram | ChannelKind::Discord | ChannelKind::Email | ChannelKind::Woocommerce => true,
+        ChannelKind::Whatsapp | ChannelKind::Messenger | ChannelKind::Instagram | ChannelKind::Tiktok => false,
+    }
 }
 
 fn put_content(args: &SendArgs, body: &mut Map<String, Value>) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use messaging::clock::SharedClock;
 use messaging::exchange::{ByteStream, HttpResponse};
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 mod connect;
 pub mod guard;
@@ -69,6 +70,26 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 #[error("an extra certificate authority cannot be used: {0}")]
 pub struct BadRoot(rustls::Error);
+
+/// A file of certificate authorities cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadAuthorities {
+    /// It is no PEM, or a damaged one.
+    #[error("it is not PEM: {0}")]
+    Damaged(#[from] rustls::pki_types::pem::Error),
+    /// No certificate stands in it.
+    #[error("no certificate stands in it")]
+    Empty,
+}
+
+/// The certificates of a PEM file, for [`Settings::extra_roots`].
+///
+/// # Errors
+/// When there is none, or one cannot be read.
+pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BadAuthorities> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+    if found.is_empty() { Err(BadAuthorities::Empty) } else { Ok(found) }
+}
 
 /// What all clients share. Cheap to clone.
 #[derive(Clone)]

@@ -7,7 +7,8 @@
 //! * The Gateway (`socket`): what people write comes there, to the sessions that want it.
 //!
 //! Strict where the platform is: the caller's name, lengths, closed conversations, tokens of 15 minutes, sessions that may be resumed.
-//! For people: `POST /sim/message` lets a customer write, `GET /sim/ledger` shows what happened.
+//! For people: `POST /sim/message` lets a customer write (by a command while no session hears them), `GET /sim/ledger` shows what
+//! happened.
 
 mod api;
 mod people;
@@ -120,6 +121,11 @@ impl DiscordSim {
         customer_writes(&self.sim, &self.state, user, text, None)
     }
 
+    /// A person speaks: by the Gateway where a session hears it, else by a command, which needs none.
+    pub async fn customer_says(&self, user: &str, text: &str) -> Posted {
+        customer_says(&self.sim, &self.state, user, text).await
+    }
+
     /// A person writes in a channel of a guild.
     pub async fn member_writes(&self, guild: &str, channel: &str, user: &str, text: &str) -> Posted {
         let id = self.state.id(&self.sim);
@@ -166,7 +172,7 @@ impl DiscordSim {
     /// The same command while the application has no address for interactions: it comes by the Gateway.
     pub fn customer_commands_by_gateway(&self, user: &str, name: &str) -> Answered {
         let data = json!({ "id": "1", "name": name, "type": 1, "options": [] });
-        let (interaction, token, body) = self.make_interaction(user, 2, data, None);
+        let (interaction, token, body) = make_interaction(&self.sim, &self.state, user, 2, data, None);
         let about = Told::anyone("INTERACTION_CREATE", body);
         let posted = tell(&self.sim, &self.state, &interaction, "interaction", user, None, about);
         Answered { interaction, token, posted, kind: None }
@@ -224,38 +230,7 @@ impl DiscordSim {
     }
 
     async fn interaction(&self, user: &str, kind: u64, data: Value, below: Option<Value>) -> Answered {
-        let (interaction, token, body) = self.make_interaction(user, kind, data, below);
-        let (at, begun_us) = (self.sim.now(), monotonic_us());
-        let (posted, answer) = self.sim.hook.deliver_once(Bytes::from(body.to_string()), true).await;
-        let offered = Offered {
-            platform_id: interaction.clone(),
-            kind: "interaction",
-            from: user.to_owned(),
-            text: None,
-            at,
-            begun_us,
-            answered_us: monotonic_us(),
-            posted: posted.clone(),
-        };
-        self.sim.ledger.offer(offered);
-        let kind = answer.filter(|answer| answer.status == 200).and_then(|answer| kind_of(&answer.body));
-        if kind.is_none() {
-            // Nobody answered in time: the token dies.
-            self.state.people.forget_token(&token);
-        }
-        Answered { interaction, token, posted, kind }
-    }
-
-    fn make_interaction(&self, user: &str, kind: u64, data: Value, below: Option<Value>) -> (String, String, Value) {
-        let (id, channel) = (self.state.id(&self.sim), self.direct_channel(user));
-        let token = format!("sim.{id}.{}", self.sim.options.seed);
-        self.state.people.add_token(&token, &channel, self.sim.now());
-        let mut body = told::interaction(&self.sim, &id, &token, kind, &channel, user);
-        body["data"] = data;
-        if let Some(below) = below {
-            body["message"] = below;
-        }
-        (id, token, body)
+        interaction(&self.sim, &self.state, user, kind, data, below).await
     }
 }
 
@@ -305,6 +280,54 @@ fn customer_writes(sim: &Sim, state: &State, user: &str, text: &str, id: Option<
     tell(sim, state, &id, "message", user, Some(text), Told::direct("MESSAGE_CREATE", message))
 }
 
+/// Posts an interaction, once.
+async fn interaction(sim: &Sim, state: &State, user: &str, kind: u64, data: Value, below: Option<Value>) -> Answered {
+    let (interaction, token, body) = make_interaction(sim, state, user, kind, data, below);
+    let (at, begun_us) = (sim.now(), monotonic_us());
+    let (posted, answer) = sim.hook.deliver_once(Bytes::from(body.to_string()), true).await;
+    let offered = Offered {
+        platform_id: interaction.clone(),
+        kind: "interaction",
+        from: user.to_owned(),
+        text: None,
+        at,
+        begun_us,
+        answered_us: monotonic_us(),
+        posted: posted.clone(),
+    };
+    sim.ledger.offer(offered);
+    let kind = answer.filter(|answer| answer.status == 200).and_then(|answer| kind_of(&answer.body));
+    if kind.is_none() {
+        // Nobody answered in time: the token dies.
+        state.people.forget_token(&token);
+    }
+    Answered { interaction, token, posted, kind }
+}
+
+fn make_interaction(sim: &Sim, state: &State, user: &str, kind: u64, data: Value, below: Option<Value>) -> (String, String, Value) {
+    let (id, channel) = (state.id(sim), state.direct_channel(sim, user));
+    let token = format!("sim.{id}.{}", sim.options.seed);
+    state.people.add_token(&token, &channel, sim.now());
+    let mut body = told::interaction(sim, &id, &token, kind, &channel, user);
+    body["data"] = data;
+    if let Some(below) = below {
+        body["message"] = below;
+    }
+    (id, token, body)
+}
+
+/// A person speaks: by the Gateway where a session hears it, else by the command `/say`, which is all that reaches an application
+/// without a session.
+async fn customer_says(sim: &Sim, state: &State, user: &str, text: &str) -> Posted {
+    let heard = customer_writes(sim, state, user, text, None);
+    if heard.accepted {
+        return heard;
+    }
+    let option = json!({ "type": 3, "name": "text", "value": text });
+    let data = json!({ "id": "1", "name": "say", "type": 1, "options": [option] });
+    interaction(sim, state, user, 2, data, None).await.posted
+}
+
 async fn route(sim: &Arc<Sim>, state: &Arc<State>, mut request: Request) -> Reply {
     let is_post = request.method == hyper::Method::POST;
     match request.path.as_str() {
@@ -320,9 +343,12 @@ async fn write_as_customer(sim: &Arc<Sim>, state: &Arc<State>, request: &mut Req
         Err(reply) => return reply,
     };
     let user: String = written.from.chars().filter(char::is_ascii_digit).collect();
-    let (id, channel) = (state.id(sim), state.direct_channel(sim, &user));
-    let posted = customer_writes(sim, state, &user, &written.text, Some(id.clone()));
-    json_reply(202, &json!({ "id": id, "channel_id": channel, "told": posted.accepted }))
+    let channel = state.direct_channel(sim, &user);
+    let (sim_too, state) = (sim.clone(), state.clone());
+    sim.spawn(async move {
+        customer_says(&sim_too, &state, &user, &written.text).await;
+    });
+    json_reply(202, &json!({ "channel_id": channel }))
 }
 
 #[cfg(test)]

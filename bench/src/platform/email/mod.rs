@@ -1,9 +1,10 @@
-//! A mail relay with the bridge before it, simulated.
+//! A mail relay with the bridge or a provider before it, simulated.
 //!
-//! Takes submissions by SMTP, plain or with STARTTLS by a certificate of its own authority; is strict about the order of commands,
-//! passwords and TLS. Mails of people come in by the raw-MIME bridge, signed; so do its reports. For people: `POST /sim/message`,
-//! `GET /sim/ledger`.
+//! Takes submissions by SMTP, plain, with STARTTLS or with TLS from the first byte, by a certificate of its own authority; is strict
+//! about the order of commands, passwords and TLS. Mails of people come in by the raw-MIME bridge, or as a provider posts them; so do
+//! reports. For people: `POST /sim/message`, `GET /sim/ledger`.
 
+mod providers;
 mod smtp;
 
 use std::collections::HashMap;
@@ -13,20 +14,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
-use hmac::{Hmac, KeyInit, Mac};
-use messaging::clock::SharedClock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::json;
-use sha2::Sha256;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::hook::{Hook, Proof};
+use super::hook::Hook;
 use super::{Answer, Call, Offered, Posted, Sim, SimOptions, common_face};
 use crate::http::{Reply, Request, Server, json_reply};
 use crate::locked;
+use providers::{Door, Post, Report, Written, raw};
+pub use providers::{MAILBOX, Provider};
 
 /// Addresses that are refused at once.
 const REFUSED_MAX: usize = 100_000;
@@ -40,6 +39,8 @@ pub enum Protection {
     Plain,
     /// Nothing but `STARTTLS` before TLS.
     StartTls,
+    /// TLS from the first byte.
+    Tls,
 }
 
 /// A simulated relay and bridge.
@@ -56,23 +57,32 @@ pub(crate) struct State {
     /// Addresses that do not exist, with the answer to `RCPT TO`.
     refused: Mutex<HashMap<String, String>>,
     next_mail: AtomicU64,
-    tls: Option<Arc<ServerConfig>>,
+    protection: Protection,
+    tls: Arc<ServerConfig>,
+    door: Door,
 }
 
 common_face!(EmailSim);
 
 impl EmailSim {
-    /// Starts it. The account is who submits, the credential the password, the secret the bridge's. Errors: an address cannot be
-    /// bound.
+    /// Starts it, with our bridge before it. The account is who submits, the credential the password, the secret the bridge's. Errors:
+    /// an address cannot be bound.
     pub async fn start(options: SimOptions, protection: Protection) -> io::Result<Self> {
-        let proof = bridge(&options.secret, options.clock.clone());
+        Self::start_with(options, protection, Provider::Bridge).await
+    }
+
+    /// Starts it with a provider before it, whose secret or password the options' secret is.
+    pub async fn start_with(options: SimOptions, protection: Protection, provider: Provider) -> io::Result<Self> {
+        let (door, proof) = Door::open(provider, &options.secret, options.clock.clone());
         let hook = Hook::new(proof, options.redelivery);
         let listen = options.listen;
         let (authority, tls) = certificate().map_err(io::Error::other)?;
         let state = Arc::new(State {
             refused: Mutex::default(),
             next_mail: AtomicU64::new(options.seed % 1_000 * 1_000_000 + 1),
-            tls: (protection == Protection::StartTls).then(|| Arc::new(tls)),
+            protection,
+            tls: Arc::new(tls),
+            door,
         });
         let sim = Sim::new(options, hook);
         let handler = {
@@ -99,6 +109,22 @@ impl EmailSim {
         self.authority.clone()
     }
 
+    /// The members of an account that mails come in to and leave from, as `POST /v1/accounts` takes them.
+    pub fn account(&self) -> Value {
+        let security = match self.state.protection {
+            Protection::Plain => "plain",
+            Protection::StartTls => "starttls",
+            Protection::Tls => "tls",
+        };
+        let mut members = self.state.door.members();
+        let relay = json!({"address": MAILBOX, "smtp_host": self.relay.ip().to_string(), "smtp_port": self.relay.port().to_string(),
+            "smtp_security": security, "smtp_user": self.sim.options.account, "smtp_password": self.sim.options.credential});
+        for (name, value) in relay.as_object().into_iter().flatten() {
+            members[name] = value.clone();
+        }
+        members
+    }
+
     /// A person writes a new mail; returns when the bridge's request was taken or given up.
     pub async fn customer_writes(&self, from: &str, subject: &str, text: &str) -> Posted {
         customer_writes(&self.sim, &self.state, from, subject, text, None).await
@@ -110,8 +136,20 @@ impl EmailSim {
     }
 
     /// Brings any mail by the bridge. `about` is its id.
-    pub async fn post_mail(&self, about: &str, from: &str, raw: impl Into<Bytes>) -> Posted {
-        self.sim.post(about, "mail", from, None, raw.into()).await
+    pub async fn post_mail(&self, about: &str, from: &str, mail: impl Into<Bytes>) -> Posted {
+        bring(&self.sim, about, "mail", from, None, raw(mail)).await
+    }
+
+    /// A person's mail as it would come in now, without its proof: content type and body. For forgeries.
+    pub fn mail_body(&self, from: &str, text: &str) -> (String, Bytes) {
+        let id = self.state.mail_id();
+        let post = self.state.door.mail(&Written { id: &id, from, subject: "Hello", text, answers: None, at: self.sim.now() });
+        (post.content_type, post.body)
+    }
+
+    /// The headers that prove a body, made now.
+    pub fn proof(&self, body: &[u8]) -> Vec<(&'static str, String)> {
+        self.sim.hook.proof.headers(body)
     }
 
     /// A report of what became of a mail, such as `failed` with `5.1.1`.
@@ -140,19 +178,6 @@ impl State {
     }
 }
 
-/// The bridge's proof: HMAC-SHA256 over time and body.
-fn bridge(secret: &str, clock: SharedClock) -> Proof {
-    let state = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    Proof::Headers(Box::new(move |body| {
-        let time = clock.now().as_secs().to_string();
-        let mut mac = state.clone();
-        mac.update(format!("{time}.").as_bytes());
-        mac.update(body);
-        let signature = format!("t={time},v1={}", HEXLOWER.encode(&mac.finalize().into_bytes()));
-        vec![("x-gateway-signature", signature), ("content-type", "message/rfc822".to_owned())]
-    }))
-}
-
 /// An authority of our own and a server's certificate by it.
 fn certificate() -> Result<(CertificateDer<'static>, ServerConfig), Box<dyn std::error::Error + Send + Sync>> {
     let mut params = CertificateParams::new(Vec::new())?;
@@ -171,32 +196,19 @@ fn certificate() -> Result<(CertificateDer<'static>, ServerConfig), Box<dyn std:
 
 async fn customer_writes(sim: &Sim, state: &State, from: &str, subject: &str, text: &str, answers: Option<&str>) -> Posted {
     let id = state.mail_id();
-    let answers = answers.map_or_else(String::new, |mail| format!("In-Reply-To: <{mail}>\r\nReferences: <{mail}>\r\n"));
-    let raw = format!(
-        "From: {from}\r\nTo: support@example.net\r\nMessage-ID: <{id}>\r\n{answers}Date: {}\r\nSubject: {subject}\r\n\
-         MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n",
-        date(sim)
-    );
-    sim.post(&id, "message", from, Some(text.to_owned()), Bytes::from(raw)).await
-}
-
-fn date(sim: &Sim) -> String {
-    mail_parser::DateTime::from_timestamp(sim.now().as_secs() as i64).to_rfc822()
+    let post = state.door.mail(&Written { id: &id, from, subject, text, answers, at: sim.now() });
+    bring(sim, &id, "message", from, Some(text), post).await
 }
 
 pub(crate) async fn report(sim: &Sim, state: &State, mail: &str, to: &str, action: &str, status: &str) -> Posted {
     let id = state.mail_id();
-    let raw = format!(
-        "From: MAILER-DAEMON@mail.example.com\r\nTo: support@example.net\r\nMessage-ID: <{id}>\r\nAuto-Submitted: auto-replied\r\n\
-         Date: {}\r\nSubject: Delivery report\r\nMIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=delivery-status; boundary=\"r\"\r\n\r\n\
-         --r\r\nContent-Type: text/plain\r\n\r\nA report.\r\n\
-         --r\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mail.example.com\r\n\r\n\
-         Final-Recipient: rfc822; {to}\r\nAction: {action}\r\nStatus: {status}\r\n\r\n\
-         --r\r\nContent-Type: text/rfc822-headers\r\n\r\nMessage-ID: <{mail}>\r\nTo: {to}\r\n\r\n--r--\r\n",
-        date(sim)
-    );
-    sim.post(&id, "report", to, None, Bytes::from(raw)).await
+    let post = state.door.report(&Report { id: &id, mail, to, action, status, at: sim.now() });
+    bring(sim, &id, "report", to, None, post).await
+}
+
+async fn bring(sim: &Sim, id: &str, kind: &'static str, from: &str, text: Option<&str>, post: Post) -> Posted {
+    let headers = [("content-type", post.content_type)];
+    sim.post_with(id, kind, from, text.map(str::to_owned), post.body, &headers).await
 }
 
 async fn route(sim: &Arc<Sim>, state: &Arc<State>, mut request: Request) -> Reply {
@@ -212,7 +224,7 @@ async fn write_as_customer(sim: &Arc<Sim>, state: &Arc<State>, request: &mut Req
     let wrong =
         || json_reply(400, &json!({ "error": "not a mail", "example": { "from": "ada@example.com", "text": "hi", "subject": "hello" } }));
     let Ok(body) = request.body().await else { return wrong() };
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(&body) else { return wrong() };
+    let Ok(value) = serde_json::from_slice::<Value>(&body) else { return wrong() };
     let text = |name: &str| value[name].as_str().filter(|text| !text.contains(['\r', '\n'])).map(str::to_owned);
     let (Some(from), Some(text)) = (text("from").filter(|from| from.contains('@')), value["text"].as_str().map(str::to_owned)) else {
         return wrong();

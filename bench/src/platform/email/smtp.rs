@@ -11,10 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use super::{State, report};
+use super::{Protection, State, report};
 use crate::platform::ledger::{Call, Fate};
 use crate::platform::{Answer, HANG_MAX, Sim};
 
+/// What the relay says first.
+const GREETING: &[u8] = b"220 relay.sim ESMTP\r\n";
 /// Connections at once; further ones wait.
 const CONNECTIONS_MAX: usize = 256;
 /// Longest line, in bytes.
@@ -41,10 +43,19 @@ pub(super) async fn serve(listener: TcpListener, sim: Arc<Sim>, state: Arc<State
 
 async fn connection(stream: TcpStream, sim: &Arc<Sim>, state: &Arc<State>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    stream.write_all(b"220 relay.sim ESMTP\r\n").await?;
-    let Some(tls) = &state.tls else {
-        return Dialogue::new(sim, state, true).run(&mut stream).await;
-    };
+    match state.protection {
+        Protection::Plain => {
+            stream.write_all(GREETING).await?;
+            return Dialogue::new(sim, state, true).run(&mut stream).await;
+        }
+        Protection::Tls => {
+            let mut stream = BufReader::new(TlsAcceptor::from(state.tls.clone()).accept(stream.into_inner()).await?);
+            stream.write_all(GREETING).await?;
+            stream.flush().await?;
+            return Dialogue::new(sim, state, true).run(&mut stream).await;
+        }
+        Protection::StartTls => stream.write_all(GREETING).await?,
+    }
     let mut before = Dialogue::new(sim, state, false);
     before.run(&mut stream).await?;
     if !before.starts_tls {
@@ -54,7 +65,7 @@ async fn connection(stream: TcpStream, sim: &Arc<Sim>, state: &Arc<State>) -> io
         // What came before TLS is nobody's word.
         return Ok(());
     }
-    let stream = TlsAcceptor::from(tls.clone()).accept(stream.into_inner()).await?;
+    let stream = TlsAcceptor::from(state.tls.clone()).accept(stream.into_inner()).await?;
     Dialogue::new(sim, state, true).run(&mut BufReader::new(stream)).await
 }
 

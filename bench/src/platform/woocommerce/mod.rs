@@ -34,7 +34,7 @@ pub const DISABLED_AFTER: u32 = 5;
 /// The webhook's number.
 const WEBHOOK: u64 = 142;
 /// The first order's number.
-const FIRST_ORDER: u64 = 727;
+pub const FIRST_ORDER: u64 = 727;
 /// Orders that are remembered.
 const ORDERS_MAX: usize = 1_000_000;
 /// How long the shop waits for an answer to a ping.

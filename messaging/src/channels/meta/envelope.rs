@@ -50,7 +50,7 @@ pub(in crate::channels) fn pieces(product: &Product, body: &Bytes) -> Vec<Piece>
             }
         }
     }
-    pieces
+    if pieces.is_empty() { whole() } else { pieces }
 }
 
 /// The envelope; some samples of the platform wrap it in a list.
@@ -68,6 +68,7 @@ fn split_entry(product: &Product, raw: &RawValue, pieces: &mut Vec<Piece>) {
         return;
     };
     let account = entry.id.clone().unwrap_or_default();
+    let before = pieces.len();
     let mut add = |place: Place, element: &str| {
         let Some((handle, kind)) = key(product, &account, place, element) else {
             let piece = Piece::unparsable(Bytes::copy_from_slice(element.as_bytes()));
@@ -92,6 +93,10 @@ fn split_entry(product: &Product, raw: &RawValue, pieces: &mut Vec<Piece>) {
     }
     if broken {
         pieces.push(unparsable());
+    }
+    // Lists of a name that is not known yet, or no event at all.
+    if pieces.len() == before {
+        pieces.push(if account.is_empty() { unparsable() } else { unparsable().about(&account) });
     }
 }
 

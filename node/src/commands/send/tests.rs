@@ -95,7 +95,7 @@ async fn requests_say_what_the_flags_say() {
     let file = folder.path().join("m.json");
     std::fs::write(&file, r#"{"account":"acc_f","to":{"email":"x"},"type":"text","text":{"body":"f"}}"#).unwrap();
     let file = file.to_str().unwrap();
-    let cases: [(&[&str], Value, &str); 6] = [
+    let cases: [(&[&str], Value, &str); 8] = [
         (
             &["--to", "+15550100", "--text", "hello"],
             json!({"account": "acc_w", "to": {"phone": "+15550100"}, "type": "text", "text": {"body": "hello"}}),
@@ -135,6 +135,16 @@ async fn requests_say_what_the_flags_say() {
             "msg_1\n",
         ),
         (
+            &["--to", "ada@example.com", "--account", "acc_e", "--text", "t"],
+            json!({"account": "acc_e", "to": {"email": "ada@example.com"}, "type": "text", "text": {"body": "t"}}),
+            "msg_1\n",
+        ),
+        (
+            &["--to", "conversation_id:a+/=", "--account", "acc_k", "--text", "t"],
+            json!({"account": "acc_k", "to": {"conversation_id": "a+/="}, "type": "text", "text": {"body": "t"}}),
+            "msg_1\n",
+        ),
+        (
             &["--file", file, "--dry-run"],
             json!({"account": "acc_f", "to": {"email": "x"}, "type": "text", "text": {"body": "f"}}),
             "{\n  \"decision\": \"send\"\n}\n",
@@ -151,6 +161,9 @@ async fn requests_say_what_the_flags_say() {
         (&["--to", "4711", "--text", "a"][..], "acc_u"),
         (&["--to", "cnv_1", "--text", "a"], "which account?"),
         (&["--to", "bob", "--text", "a"], "no recipient"),
+        (&["--to", "nobody:1", "--text", "a"], "no recipient"),
+        (&["--to", "psid:1", "--text", "a"], "no messenger account"),
+        (&["--to", "comment_id:1", "--text", "a"], "which account?"),
         (&["--to", "+1"], "what to send?"),
         (&["--to", "+1", "--text", "a", "--caption", "c"], "--caption"),
         (&["--file", "/nonexistent/m.json"], "cannot read"),

@@ -140,3 +140,14 @@ fn a_root_that_is_none_is_refused() {
     let settings = Settings { extra_roots: vec![CertificateDer::from(vec![1, 2, 3])], ..settings() };
     assert!(Door::new(settings, clock()).is_err());
 }
+
+#[test]
+fn authorities_come_as_pem() {
+    let pem = |inner: &str| format!("# ours\n-----BEGIN CERTIFICATE-----\n{inner}\n-----END CERTIFICATE-----\n");
+    let two = pem("AQID") + &pem("BAU=");
+    let read = |text: &str| crate::egress::authorities(text.as_bytes());
+    assert_eq!(read(&two).unwrap(), [CertificateDer::from(vec![1, 2, 3]), CertificateDer::from(vec![4, 5])]);
+    for bad in ["", "AQID", "-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----\n", &pem("?"), &two[..two.len() - 20]] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+}
