@@ -53,49 +53,58 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
         Err(BodyError::Broken) => return refuse(kind, IngressRejection::Malformed, closing(400)),
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
-    let fetched = fetch(worker, head, kind, params[1], &body).await;
-    let beside = receive_beside(worker, head, kind, params[1], &body, fetched.as_ref()).await;
+    let needs = look(worker, head, kind, params[1], &body);
+    // What only some channels need is boxed: this future is moved with every request.
+    let fetched = match needs.call {
+        Some(call) => Box::pin(worker.shared.fetched.get(&worker.shared.parts, call)).await,
+        None => None,
+    };
+    let beside = match kind {
+        Some(kind) if needs.is_slow => Some(Box::pin(receive_beside(worker, head, kind, params[1], &body, fetched.as_ref())).await),
+        Some(_) | None => None,
+    };
     let judged = judge(worker, head, kind, params[1], &body, fetched.as_ref(), beside);
     // The body's bytes are sealed in the records by now.
     drop(body);
     match judged {
         Judged::Answer(reply) => reply,
         Judged::Append(batch) => append(worker, batch, started).await,
-        Judged::Confirm(channel, call) => confirm(worker, channel, call).await,
+        Judged::Confirm(channel, call) => Box::pin(confirm(worker, channel, call)).await,
     }
 }
 
-/// What the channel needs to judge a request for an account that exists; for most there is nothing.
-async fn fetch(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes) -> Option<Bytes> {
-    let shared = &worker.shared;
-    let call = {
-        let directory = shared.parts.keeper.shared().load();
-        let account = account_of_path(shared, &directory, kind, account)?;
-        channels::channel(account.channel).needs(&request_of(shared, head, body, None), &account.verifier)?
-    };
-    shared.fetched.get(&shared.parts, call).await
+/// What judging a request needs beside the request.
+struct Needs {
+    /// A call, for an account that exists; for most there is none.
+    call: Option<HttpRequest>,
+    /// Its signature is slow to judge. An unknown account takes the same way.
+    is_slow: bool,
 }
 
-/// The channel's judgement where its signature is slow to judge; none where it is quick. Meanwhile this thread serves others. An unknown
-/// account takes the same way.
+fn look(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes) -> Needs {
+    let shared = &worker.shared;
+    let directory = shared.parts.keeper.shared().load();
+    match (account_of_path(shared, &directory, kind, account), kind) {
+        (Some(account), _) => {
+            let call = channels::channel(account.channel).needs(&request_of(shared, head, body, None), &account.verifier);
+            Needs { call, is_slow: account.verifier.is_slow() }
+        }
+        (None, Some(kind)) => Needs { call: None, is_slow: shared.nobody(kind).is_slow() },
+        (None, None) => Needs { call: None, is_slow: false },
+    }
+}
+
+/// The channel's judgement on another thread. Meanwhile this one serves others.
 async fn receive_beside(
     worker: &Worker,
     head: &Head,
-    kind: Option<ChannelKind>,
+    kind: ChannelKind,
     account: &str,
     body: &Bytes,
     fetched: Option<&Bytes>,
-) -> Option<Result<Received, Refusal>> {
+) -> Result<Received, Refusal> {
     let shared = &worker.shared;
-    let kind = kind?;
-    let account = {
-        let directory = shared.parts.keeper.shared().load();
-        let account = account_of_path(shared, &directory, Some(kind), account);
-        if !account.map_or_else(|| shared.nobody(kind), |account| &account.verifier).is_slow() {
-            return None;
-        }
-        account.cloned()
-    };
+    let account = account_of_path(shared, &shared.parts.keeper.shared().load(), Some(kind), account).cloned();
     let _room = shared.beside.acquire().await.expect("it is never closed");
     let (shared, now, is_post) = (shared.clone(), shared.now(), head.method == Method::POST);
     let (query, headers) = (head.uri.query().unwrap_or("").to_owned(), head.headers.clone());
@@ -105,7 +114,7 @@ async fn receive_beside(
         let request = WebhookRequest { is_post, query: &query, headers: &headers, body: &body, now, fetched: fetched.as_ref() };
         channels::channel(kind).receive(&request, verifier)
     });
-    Some(judging.await.expect("a judgement does not panic, and is not cancelled"))
+    judging.await.expect("a judgement does not panic, and is not cancelled")
 }
 
 /// The platform wants to be called before it sends events.
