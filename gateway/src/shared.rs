@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::api::Backlog;
 use crate::api::recent::Recent;
 use crate::api::token;
+use crate::connectors::refused::Refused;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
 
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     nobody: Vec<Verifier>,
     /// What channels need to judge a request: certificates.
     pub(crate) fetched: Fetched,
+    /// Accounts to be pulled soon.
+    pub(crate) refused: Arc<Refused>,
     pub(crate) connections: AtomicUsize,
     pub(crate) admin_connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
@@ -50,6 +53,7 @@ impl Shared {
             backlog: Backlog::default(),
             nobody,
             fetched: Fetched::default(),
+            refused: Arc::default(),
             connections: AtomicUsize::new(0),
             admin_connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
