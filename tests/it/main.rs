@@ -8,3 +8,4 @@ mod flows;
 mod management;
 mod meta;
 mod observe;
+mod woocommerce;
