@@ -17,6 +17,8 @@ use messaging::log::Log;
 use messaging::seal::Keyring;
 use messaging::store::Store;
 
+use crate::connectors::discord::Dial;
+
 /// Most header fields of a request. hyper's own default, which costs no allocation; a larger request is answered 431.
 pub const HEADERS_MAX: usize = 100;
 /// Most bytes of a request's header names and values together.
@@ -26,10 +28,19 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Deepest nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
 
+/// Bytes of a usual answer that are read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 /// A call to the outside world, through the one guarded door of the process.
 pub trait OutboundCall: Send + Sync {
-    /// Makes the call. The error says in plain words why there is no answer, without secrets.
-    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>>;
+    /// Makes the call and reads at most so many bytes of the answer's body: a longer one is cut there. The error says in plain words
+    /// why there is no answer, without secrets.
+    fn call_up_to(&self, request: HttpRequest, timeout: Duration, body_bytes_max: usize) -> BoxFuture<'_, Result<HttpResponse, String>>;
+
+    /// The same for answers of a usual size.
+    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>> {
+        self.call_up_to(request, timeout, ANSWER_BYTES_MAX)
+    }
 }
 
 /// Whether a URL that a tenant gives may be called at all (scheme, host, port, address). The door checks the address again
@@ -63,6 +74,8 @@ pub struct Parts {
     pub caller: Arc<dyn OutboundCall>,
     /// Which URLs tenants may name.
     pub is_allowed_url: UrlCheck,
+    /// The way out for connections that last. Where it is given, this process does the accounts' work (see `connectors`).
+    pub dial: Option<Arc<dyn Dial>>,
     /// What the admin listener needs beside.
     pub admin: AdminParts,
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::api::Backlog;
 use crate::api::recent::Recent;
 use crate::api::token;
+use crate::connectors::refused::Refused;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
 use crate::server::addresses::Addresses;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) fetched: Fetched,
     /// Room to judge slow signatures beside the serving threads.
     pub(crate) beside: Semaphore,
+    /// Accounts to be pulled soon.
+    pub(crate) refused: Arc<Refused>,
     pub(crate) connections: AtomicUsize,
     /// Of the public listener, by address.
     pub(crate) addresses: Arc<Addresses>,
@@ -60,6 +63,7 @@ impl Shared {
             nobody,
             fetched: Fetched::default(),
             beside: Semaphore::new(JUDGED_BESIDE_MAX),
+            refused: Arc::default(),
             connections: AtomicUsize::new(0),
             addresses,
             admin_connections: AtomicUsize::new(0),

@@ -12,3 +12,4 @@ mod meta;
 mod observe;
 mod tiktok;
 mod woocommerce;
+mod woocommerce_pull;

@@ -12,6 +12,7 @@ pub(crate) mod connection;
 pub(crate) mod listen;
 pub(crate) mod worker;
 
+use crate::connectors::Connectors;
 use crate::shared::Shared;
 use listen::Listeners;
 use worker::Stage;
@@ -37,6 +38,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     for (index, socket) in public.into_iter().enumerate() {
         threads.push(start(&shared, Listener::Public, index, socket, public_stage.subscribe())?);
     }
+    let connectors = Connectors::start(&shared.parts, &shared.refused);
     let admin = admin.map(|socket| start(&shared, Listener::Admin, 0, socket, admin_stage.subscribe())).transpose()?;
 
     let first_end = async {
@@ -58,6 +60,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     tokio::time::sleep(shared.options.drain.announce).await;
     shared.closing.store(true, Ordering::SeqCst);
     public_stage.send_replace(Stage::Closing);
+    connectors.stop().await;
     for thread in threads {
         thread.await.map_err(|_| ServeError::Panicked)??;
     }
