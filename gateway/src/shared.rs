@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, Verifier, channel};
 use messaging::clock::Timestamp;
 use messaging::directory::SecretPair;
@@ -15,6 +16,7 @@ use crate::api::recent::Recent;
 use crate::api::token;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
+use crate::signatures::Signatures;
 
 /// What all threads share.
 pub(crate) struct Shared {
@@ -28,6 +30,10 @@ pub(crate) struct Shared {
     nobody: Vec<Verifier>,
     /// What channels need to judge a request: certificates.
     pub(crate) fetched: Fetched,
+    /// Changes accounts by what was seen of them.
+    pub(crate) accounts: Accounts,
+    /// Which accounts' webhooks fail the signature.
+    pub(crate) signatures: Signatures,
     pub(crate) connections: AtomicUsize,
     pub(crate) admin_connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
@@ -43,8 +49,11 @@ impl Shared {
     pub(crate) fn new(parts: Parts, options: Options) -> Arc<Self> {
         let recent = Recent::new(options.idempotency_ttl);
         let nobody = ChannelKind::ALL.iter().map(|kind| nobody(*kind)).collect();
+        let accounts = Accounts::new(parts.keeper.clone(), parts.log.clone(), parts.keyring.clone(), parts.clock.clone());
         Arc::new(Self {
             parts,
+            accounts,
+            signatures: Signatures::default(),
             options,
             recent,
             backlog: Backlog::default(),

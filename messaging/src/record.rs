@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::channels::{ChannelKind, Piece};
 use crate::clock::Timestamp;
 use crate::content::{Content, Handle, Template};
+use crate::directory::AccountNews;
 use crate::ids::{AccountId, ConversationId, MessageId, TenantId, partition_of};
 use crate::log::{NewRecord, Topic};
 use crate::outcome::named_enum;
@@ -213,6 +214,11 @@ pub enum Command {
     Link {
         /// The conversation that goes on.
         to: ConversationId,
+    },
+    /// Tell the subscribers something about the account. Made by the stations, never by merchants.
+    Account {
+        /// What.
+        news: AccountNews,
     },
     /// Change what is known of the contact.
     Contact {

@@ -12,6 +12,7 @@ pub(crate) mod listen;
 pub(crate) mod worker;
 
 use crate::shared::Shared;
+use crate::upkeep;
 use listen::Listeners;
 use worker::Stage;
 
@@ -36,6 +37,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     for (index, socket) in public.into_iter().enumerate() {
         threads.push(start(&shared, Listener::Public, index, socket, public_stage.subscribe())?);
     }
+    let upkeep = AbortOnDrop(tokio::spawn(upkeep::run(shared.clone())));
     let admin = admin.map(|socket| start(&shared, Listener::Admin, 0, socket, admin_stage.subscribe())).transpose()?;
 
     let first_end = async {
@@ -60,11 +62,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     for thread in threads {
         thread.await.map_err(|_| ServeError::Panicked)??;
     }
+    drop(upkeep);
     admin_stage.send_replace(Stage::Closing);
     if let Some(admin) = admin {
         admin.await.map_err(|_| ServeError::Panicked)??;
     }
     Ok(())
+}
+
+/// A task that ends with whoever started it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 type Ended = oneshot::Receiver<io::Result<()>>;

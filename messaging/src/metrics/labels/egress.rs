@@ -12,6 +12,8 @@ PlatformOperation {
     Receipt = "receipt",
     /// A look whether the credential works.
     Probe = "probe",
+    /// New tokens in the place of those that end.
+    Refresh = "refresh",
 }
 }
 
@@ -58,6 +60,8 @@ AccountLabel {
     Broken = "broken",
     /// Limited or blocked by the platform.
     Blocked = "blocked",
+    /// Most of its webhooks fail the signature.
+    Unverified = "unverified",
 }
 }
 
@@ -68,6 +72,7 @@ impl From<AccountState> for AccountLabel {
             AccountState::Paused => Self::Paused,
             AccountState::Broken => Self::Broken,
             AccountState::Blocked => Self::Blocked,
+            AccountState::Unverified => Self::Unverified,
         }
     }
 }
