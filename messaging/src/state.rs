@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::ids::{AccountId, ContactId, ConversationId, EndpointId, EventId, MessageId, TenantId};
 use crate::outcome::{Reason, Status, Step};
 use crate::seal::{DataKey, KEY_BYTES, OpenError, Sealed};
+use crate::store::Work;
 
 /// What a shard knows of a conversation. Sealed with the tenant's key at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -331,6 +332,30 @@ pub struct Quarantined {
     pub at: Timestamp,
     /// The record, as it stood on the log (sealed).
     pub record: Vec<u8>,
+}
+
+/// What a kind of work of an account remembers between runs and processes: bytes of its own making.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkNote(pub Vec<u8>);
+
+impl WorkNote {
+    /// Longest note, in bytes.
+    pub const BYTES_MAX: usize = 4 * 1024;
+
+    fn aad(tenant: TenantId, account: AccountId, work: Work) -> Vec<u8> {
+        [&aad("work", tenant, &account.0)[..], &[work.code()]].concat()
+    }
+    /// For the store, sealed with the tenant's key. None: it is too long.
+    pub fn seal(&self, tenant: TenantId, account: AccountId, work: Work, key: &DataKey) -> Option<Vec<u8>> {
+        (self.0.len() <= Self::BYTES_MAX).then(|| key.seal(&Self::aad(tenant, account, work), &self.0))
+    }
+    /// From the store.
+    ///
+    /// # Errors
+    /// It was sealed with another key or for another place.
+    pub fn open(tenant: TenantId, account: AccountId, work: Work, key: &DataKey, bytes: &[u8]) -> Result<Self, BadRow> {
+        Ok(Self(key.open(&Self::aad(tenant, account, work), bytes)?))
+    }
 }
 
 /// A row that does not open or is of another version.

@@ -11,7 +11,7 @@ use messaging::state::FeedPosition;
 use messaging::store::conformance::{Subject, run};
 use messaging::store::scylla::migrations::{self, MigrationError, Replication, State};
 use messaging::store::scylla::{Retention, ScyllaSettings, open};
-use messaging::store::{Durability, Key, LeaseAnswer, Queue, Scan, Store, StoreError, Write};
+use messaging::store::{Durability, Key, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Write};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use tokio::sync::RwLock;
@@ -49,7 +49,7 @@ impl Keyspace {
 
     async fn made(name: &str) -> Self {
         let keyspace = Self::named(name).await;
-        assert_eq!(migrations::apply(&keyspace.settings(), &Replication::Simple(1)).await.expect("is applied"), [1]);
+        assert_eq!(migrations::apply(&keyspace.settings(), &Replication::Simple(1)).await.expect("is applied"), [1, 2]);
         keyspace
     }
 
@@ -126,7 +126,7 @@ async fn the_schema_is_asked_for() {
         all.into_iter().map(|status| (status.number, status.state)).collect::<Vec<_>>()
     };
     assert!(refusal().await.contains("run `trunkline migrate apply`"));
-    assert_eq!(states().await, [(1, State::Pending)]);
+    assert_eq!(states().await, [(1, State::Pending), (2, State::Pending)]);
 
     // Several at once: one works, the others find nothing left.
     let appliers: Vec<_> = (0..3)
@@ -139,21 +139,21 @@ async fn the_schema_is_asked_for() {
     for applier in appliers {
         applied.extend(applier.await.expect("ends").expect("is applied"));
     }
-    assert_eq!(applied, [1], "applied once");
-    assert_eq!(states().await, [(1, State::Applied)]);
+    assert_eq!(applied, [1, 2], "applied once");
+    assert_eq!(states().await, [(1, State::Applied), (2, State::Applied)]);
     assert_eq!(migrations::apply(&settings, &Replication::Simple(1)).await.expect("nothing to do"), [0_u32; 0]);
     open(settings.clone(), ManualClock::at(START)).await.expect("opens").close().await;
 
     // A program that died in the middle of a file: the next goes on behind the last statement that was noted.
     keyspace.cql("UPDATE {}.schema_migrations SET done = 3, finished = false WHERE part = 0 AND number = 1").await;
     assert!(refusal().await.contains("0001_init"));
-    assert_eq!(states().await, [(1, State::Begun(3))]);
+    assert_eq!(states().await, [(1, State::Begun(3)), (2, State::Applied)]);
     assert_eq!(migrations::apply(&settings, &Replication::Simple(1)).await.expect("goes on"), [1]);
 
     // A newer program was here.
-    let newer = "(part, number, name, checksum, done, finished) VALUES (0, 2, 'newer', 'x', 1, true)";
+    let newer = "(part, number, name, checksum, done, finished) VALUES (0, 3, 'newer', 'x', 1, true)";
     keyspace.cql(&format!("INSERT INTO {{}}.schema_migrations {newer}")).await;
-    assert_eq!(states().await, [(1, State::Applied), (2, State::Newer)]);
+    assert_eq!(states().await, [(1, State::Applied), (2, State::Applied), (3, State::Newer)]);
     open(settings.clone(), ManualClock::at(START)).await.expect("a newer schema serves").close().await;
 
     // A file was changed after it was applied.
@@ -171,7 +171,7 @@ async fn a_new_owner_writes_over_the_former() {
     let ttl = Duration::from_secs(10);
     let (clock_a, clock_b) = (ManualClock::at(START), ManualClock::at(START));
     let (a, b) = (keyspace.store(&clock_a).await, keyspace.store(&clock_b).await);
-    assert!(matches!(a.lease(1, [1; 16], ttl).await, Ok(LeaseAnswer::Held(lease)) if lease.epoch == 1));
+    assert!(matches!(a.lease(LeaseOn::Shard(1), [1; 16], ttl).await, Ok(LeaseAnswer::Held(lease)) if lease.epoch == 1));
     clock_a.advance(Duration::from_secs(9));
     let keys = [pointer(1), Key::Conversation(TENANT, ConversationId([1; 16])), Key::Later(1, Queue::Timers, 7)];
     for key in keys {
@@ -179,7 +179,7 @@ async fn a_new_owner_writes_over_the_former() {
     }
     // A is paused here. B takes over and works through a backlog: its records are older than what A wrote.
     clock_b.advance(ttl);
-    assert!(matches!(b.lease(1, [2; 16], ttl).await, Ok(LeaseAnswer::Held(lease)) if lease.epoch == 2));
+    assert!(matches!(b.lease(LeaseOn::Shard(1), [2; 16], ttl).await, Ok(LeaseAnswer::Held(lease)) if lease.epoch == 2));
     for key in keys {
         apply(&*b, vec![Write::put(key, b"new".to_vec(), START.minus(Duration::from_secs(3600)))]).await;
         assert_eq!(read(&*b, key).await.as_deref(), Some(&b"new"[..]), "{key:?}");
@@ -300,7 +300,7 @@ async fn passed_buckets_of_later_leave_the_index_when_they_are_empty() {
     apply(&*store, keys.iter().map(|key| put(*key, "x")).collect()).await;
     apply(&*store, vec![Write::delete(done, START)]).await;
     assert_eq!(keyspace.cql("SELECT * FROM {}.later_buckets").await, 3);
-    assert!(matches!(store.lease(1, [1; 16], hour * 24).await, Ok(LeaseAnswer::Held(_))));
+    assert!(matches!(store.lease(LeaseOn::Shard(1), [1; 16], hour * 24).await, Ok(LeaseAnswer::Held(_))));
     clock.advance(hour * 4);
     until("the empty bucket leaves the index", async || {
         clock.advance(Duration::from_secs(300));
@@ -346,7 +346,7 @@ async fn a_silent_server_is_unavailable_and_comes_back() {
             store.read(vec![pointer(1)]).await.map(drop),
             store.scan(Scan::Intents(1), 10).await.map(drop),
             store.apply(vec![put(pointer(1), "during")], Durability::Synced).await,
-            store.lease(1, [1; 16], Duration::from_secs(10)).await.map(drop),
+            store.lease(LeaseOn::Shard(1), [1; 16], Duration::from_secs(10)).await.map(drop),
             store.directory_version().await.map(drop),
             store.change_directory(0, vec![]).await.map(drop),
         ]
@@ -360,7 +360,10 @@ async fn a_silent_server_is_unavailable_and_comes_back() {
     until("the server answers again", async || store.read(vec![pointer(1)]).await.is_ok()).await;
     apply(&*store, vec![put(pointer(1), "after")]).await;
     assert_eq!(read(&*store, pointer(1)).await.as_deref(), Some(&b"after"[..]));
-    until("a lease is given", async || matches!(store.lease(1, [1; 16], Duration::from_secs(10)).await, Ok(LeaseAnswer::Held(_)))).await;
+    until("a lease is given", async || {
+        matches!(store.lease(LeaseOn::Shard(1), [1; 16], Duration::from_secs(10)).await, Ok(LeaseAnswer::Held(_)))
+    })
+    .await;
     keyspace.dropped().await;
 }
 

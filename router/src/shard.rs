@@ -21,7 +21,7 @@ use messaging::outcome::{Outcome, Tracked, Verdict};
 use messaging::record::Record;
 use messaging::seal::{Keyring, fill_random};
 use messaging::state::{Conversation, EventData, EventRow, FeedPosition, FeedProgress, Pointer, Quarantined};
-use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, Queue, Scan, Store, StoreError, Write};
+use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Write};
 use messaging::tenant::Tenant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -222,7 +222,7 @@ impl<'a> Shard<'a> {
                 return None;
             }
             let asked_at = parts.clock.monotonic();
-            match parts.store.lease(id, owner, parts.options.lease_ttl).await {
+            match parts.store.lease(LeaseOn::Shard(id), owner, parts.options.lease_ttl).await {
                 Ok(LeaseAnswer::Held(lease)) => break (lease, asked_at),
                 Ok(LeaseAnswer::HeldByOther(other)) => {
                     tracing::debug!(shard = id, until = %other.until, "another process holds the shard, waiting");
@@ -276,7 +276,7 @@ impl<'a> Shard<'a> {
             return Ok(());
         }
         let asked_at = self.parts.clock.monotonic();
-        match self.parts.store.lease(self.id, self.owner, self.parts.options.lease_ttl).await {
+        match self.parts.store.lease(LeaseOn::Shard(self.id), self.owner, self.parts.options.lease_ttl).await {
             // It ran out, another had it meanwhile, and that one's ran out too: what it did is not in our memory.
             Ok(LeaseAnswer::Held(lease)) if lease.epoch != self.lease.epoch => Err(Lost),
             Ok(LeaseAnswer::Held(lease)) => {
@@ -711,7 +711,7 @@ impl<'a> Shard<'a> {
                     Key::Message(tenant, conversation, _, id) => {
                         next.extend(self.referred(directory, *tenant, *conversation, *id, value));
                     }
-                    Key::Conversation(..) | Key::Later(..) | Key::Intent(..) | Key::Progress(_) | Key::Quarantine(..) => {}
+                    Key::Conversation(..) | Key::Later(..) | Key::Intent(..) | Key::Progress(_) | Key::Quarantine(..) | Key::Work(..) => {}
                 }
             }
             next.retain(|key| !rows.contains_key(key));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use messaging::BoxFuture;
 use messaging::channels::ChannelKind;
-use messaging::store::{DirectoryRows, Durability, Found, Held, Key, Lease, LeaseAnswer, Scan, Store, StoreError, Write};
+use messaging::store::{DirectoryRows, Durability, Found, Held, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use rig::Rig;
 
 /// A store that can be taken away, and counts how often it was asked for a lease meanwhile.
@@ -47,11 +47,11 @@ impl Store for Shaky {
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.now(self.store.sync())
     }
-    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
+    fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
         if self.away.load(Ordering::SeqCst) {
             self.asked.fetch_add(1, Ordering::SeqCst);
         }
-        self.now(self.store.lease(shard, owner, ttl))
+        self.now(self.store.lease(on, owner, ttl))
     }
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>> {
         self.now(self.store.release(lease))

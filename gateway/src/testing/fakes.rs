@@ -8,7 +8,7 @@ use bytes::Bytes;
 use messaging::BoxFuture;
 use messaging::exchange::{HttpRequest, HttpResponse};
 use messaging::log::{AppendError, ClaimChange, Finished, Lag, Log, LogError, NewRecord, Position};
-use messaging::store::{DirectoryRows, Durability, Found, Key, Lease, LeaseAnswer, Scan, Store, StoreError, Write};
+use messaging::store::{DirectoryRows, Durability, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 
 use crate::options::OutboundCall;
 
@@ -140,8 +140,8 @@ impl Store for Faulty {
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.guarded(self.store.sync())
     }
-    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
-        self.guarded(self.store.lease(shard, owner, ttl))
+    fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
+        self.guarded(self.store.lease(on, owner, ttl))
     }
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>> {
         self.guarded(self.store.release(lease))

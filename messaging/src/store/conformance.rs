@@ -8,7 +8,7 @@ mod node;
 
 use std::sync::Arc;
 
-use super::{Durability, Found, Key, Queue, Scan, Store, Write};
+use super::{Durability, Found, Key, Queue, Scan, Store, Work, Write};
 use crate::BoxFuture;
 use crate::clock::{ManualClock, Timestamp};
 use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId, TenantId};
@@ -48,7 +48,8 @@ pub async fn run(mut open: impl AsyncFnMut() -> Subject) {
         node::a_lease_has_one_holder,
         node::a_lease_ends_with_its_time,
         node::a_lease_is_given_back_by_its_holder_only,
-        node::leases_of_shards_are_apart,
+        node::leases_are_apart,
+        node::a_work_is_noted_under_its_lease,
         node::the_directory_changes_by_version,
         node::one_of_many_changers_wins,
         sync_is_answered,
@@ -145,6 +146,7 @@ fn one_of_each(tenant: TenantId, shard: u16, n: u8) -> Vec<Key> {
         Key::Later(shard, Queue::Timers, u64::from(n)),
         Key::Intent(shard, tenant, MessageId(bytes(n))),
         Key::Quarantine(tenant, QuarantineId(bytes(n))),
+        Key::Work(tenant, AccountId(bytes(n)), Work::Connection),
     ]
 }
 
@@ -170,6 +172,7 @@ async fn every_key_has_its_own_row(Subject { store, .. }: Subject, place: Place)
     keys.push(Key::Message(place.tenant(1), ConversationId(bytes(1)), Timestamp(7), MessageId(bytes(2))));
     keys.push(Key::PlatformId(place.tenant(1), AccountId(bytes(1)), PlatformRef(bytes(2))));
     keys.push(Key::Later(place.shard(1), Queue::Destination(bytes(1)), 8));
+    keys.push(Key::Work(place.tenant(1), AccountId(bytes(1)), Work::Refresh));
     keys.sort();
     keys.dedup();
     for key in &keys {

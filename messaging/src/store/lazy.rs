@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{DirectoryRows, Durability, Found, Held, Key, Lease, LeaseAnswer, Scan, Store, StoreError, Write};
+use super::{DirectoryRows, Durability, Found, Held, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 
 /// Between tries to reach the store.
@@ -71,8 +71,8 @@ impl Store for LazyStore {
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|store| store.sync())
     }
-    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
-        self.with(|store| store.lease(shard, owner, ttl))
+    fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
+        self.with(|store| store.lease(on, owner, ttl))
     }
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|store| store.release(lease))

@@ -58,6 +58,47 @@ pub enum Key {
     Progress(u16),
     /// `state::Quarantined`.
     Quarantine(TenantId, QuarantineId),
+    /// `state::WorkNote`, sealed: what one kind of work of an account has to remember.
+    Work(TenantId, AccountId, Work),
+}
+
+/// A kind of work that goes on for an account without anybody asking. One process at a time does it, under a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Work {
+    /// A connection that stays open: Discord's Gateway.
+    Connection,
+    /// Asking the platform for what it told nobody: WooCommerce's orders.
+    Pull,
+    /// Renewing a credential before it ends.
+    Refresh,
+}
+
+impl Work {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Connection, Self::Pull, Self::Refresh];
+
+    /// Its number in stored keys. Never changes.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Connection => 1,
+            Self::Pull => 2,
+            Self::Refresh => 3,
+        }
+    }
+
+    /// The kind of a number; none for one that we never write.
+    pub fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|work| work.code() == code)
+    }
+}
+
+/// What a lease is on. Leases on different things know nothing of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LeaseOn {
+    /// A shard.
+    Shard(u16),
+    /// One kind of work of an account.
+    Account(AccountId, Work),
 }
 
 /// A change of one row: a value, or none to delete it.
@@ -134,14 +175,14 @@ pub enum StoreError {
     Closed,
 }
 
-/// A lease on a shard.
+/// A lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The shard.
-    pub shard: u16,
+    /// What it is on.
+    pub on: LeaseOn,
     /// Rises with every new owner. An intent of an older epoch is unknown, never unsent.
     pub epoch: u64,
-    /// Who holds it (a random id of the process).
+    /// Who holds it (a random id).
     pub owner: [u8; 16],
     /// Until when, by the store's clock.
     pub until: Timestamp,
@@ -177,7 +218,7 @@ pub trait Store: Send + Sync {
     /// Writes a batch.
     fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Writes the batch of a shard's step as one, under the shard's lease: whoever takes the lease next finds all of it or nothing.
-    /// [`StoreError::Unheld`] when the lease does not hold any more; then nothing of it counts. Only a store whose `apply` is
+    /// Under a lease on an account's work only a single row is that. [`StoreError::Unheld`] when the lease does not hold any more; then nothing of it counts. Only a store whose `apply` is
     /// atomic may leave this as it is.
     fn apply_step(&self, held: &Held, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
         if !(held.holds)() {
@@ -188,9 +229,9 @@ pub trait Store: Send + Sync {
     /// Makes everything that was applied survive power loss.
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Takes or renews the lease on a shard: free, expired or the caller's own. A new owner gets a higher epoch; the caller's own
+    /// Takes or renews a lease: free, expired or the caller's own. A new owner gets a higher epoch; the caller's own
     /// keeps its epoch even after its end, when nobody had it in between.
-    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>>;
+    fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>>;
     /// Gives a lease back, if it is still the caller's.
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>>;
 

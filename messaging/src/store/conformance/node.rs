@@ -3,28 +3,41 @@
 use std::time::Duration;
 
 use super::{Place, Subject, bytes};
-use crate::clock::Clock;
-use crate::store::{Durability, Held, Key, Lease, LeaseAnswer, Store, StoreError, Write};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::AccountId;
+use crate::store::{Durability, Held, Key, Lease, LeaseAnswer, LeaseOn, Store, StoreError, Work, Write};
 
 const TTL: Duration = Duration::from_secs(10);
 
-async fn held(store: &dyn Store, shard: u16, owner: u8) -> Lease {
-    match store.lease(shard, bytes(owner), TTL).await.expect("a lease is answered") {
+async fn held(store: &dyn Store, on: LeaseOn, owner: u8) -> Lease {
+    match store.lease(on, bytes(owner), TTL).await.expect("a lease is answered") {
         LeaseAnswer::Held(lease) => lease,
         LeaseAnswer::HeldByOther(lease) => panic!("{lease:?} is in the way"),
     }
 }
 
-async fn refused(store: &dyn Store, shard: u16, owner: u8) -> Lease {
-    match store.lease(shard, bytes(owner), TTL).await.expect("a lease is answered") {
+async fn refused(store: &dyn Store, on: LeaseOn, owner: u8) -> Lease {
+    match store.lease(on, bytes(owner), TTL).await.expect("a lease is answered") {
         LeaseAnswer::Held(lease) => panic!("{lease:?} was given twice"),
         LeaseAnswer::HeldByOther(lease) => lease,
     }
 }
 
+/// What leases may be on, so many apart in a check: of each kind, and neighbours in one part of the key.
+fn subjects(place: Place) -> [LeaseOn; 5] {
+    let account = |n| AccountId(place.tenant(n).0);
+    [
+        LeaseOn::Shard(place.shard(1)),
+        LeaseOn::Shard(place.shard(2)),
+        LeaseOn::Account(account(1), Work::Connection),
+        LeaseOn::Account(account(1), Work::Pull),
+        LeaseOn::Account(account(2), Work::Connection),
+    ]
+}
+
 /// A step is written while its lease holds, and not at all afterwards.
 pub(super) async fn a_step_needs_its_lease(Subject { store, clock }: Subject, place: Place) {
-    let lease = held(&*store, place.shard(1), 1).await;
+    let lease = held(&*store, LeaseOn::Shard(place.shard(1)), 1).await;
     let (tenant, at) = (place.tenant(1), clock.now());
     let keys: Vec<Key> = (0..40_u8).map(|n| Key::Conversation(tenant, crate::ids::ConversationId([n; 16]))).collect();
     let batch = |text: &str| -> Vec<Write> { keys.iter().map(|key| Write::put(*key, text.as_bytes().to_vec(), at)).collect() };
@@ -37,67 +50,92 @@ pub(super) async fn a_step_needs_its_lease(Subject { store, clock }: Subject, pl
 
     // Nor does it after another took over.
     clock.advance(TTL);
-    held(&*store, place.shard(1), 2).await;
+    held(&*store, LeaseOn::Shard(place.shard(1)), 2).await;
     let found = store.read(keys).await.expect("rows are read");
     assert!(found.iter().all(|value| value.as_deref() == Some(b"first")));
 }
 
-pub(super) async fn a_lease_has_one_holder(Subject { store, clock }: Subject, place: Place) {
-    let shard = place.shard(1);
-    let first = held(&*store, shard, 1).await;
-    assert_eq!((first.shard, first.owner, first.until), (shard, bytes(1), clock.now().plus(TTL)));
-    assert_eq!(refused(&*store, shard, 2).await, first, "the other learns who holds it");
+/// A work's row is written while the lease on the work holds, and not afterwards.
+pub(super) async fn a_work_is_noted_under_its_lease(Subject { store, clock }: Subject, place: Place) {
+    let account = AccountId(place.tenant(9).0);
+    let lease = held(&*store, LeaseOn::Account(account, Work::Pull), 1).await;
+    let key = Key::Work(place.tenant(1), account, Work::Pull);
+    let holds = |answer: bool| Held { lease, holds: std::sync::Arc::new(move || answer) };
+    let note = |text: &str| vec![Write::put(key, text.as_bytes().to_vec(), clock.now())];
+    store.apply_step(&holds(true), note("first"), Durability::Synced).await.expect("the lease holds");
+    let refused = store.apply_step(&holds(false), note("second"), Durability::Synced).await;
+    assert!(matches!(refused, Err(StoreError::Unheld)), "{refused:?}");
+    assert_eq!(store.read(vec![key]).await.expect("is read"), [Some(b"first".to_vec())]);
+    // The next owner's is later than whatever the former wrote, though its clock is behind.
+    clock.advance(TTL);
+    held(&*store, lease.on, 2).await;
+    store.apply(vec![Write::put(key, b"third".to_vec(), Timestamp(1))], Durability::Synced).await.expect("is written");
+    assert_eq!(store.read(vec![key]).await.expect("is read"), [Some(b"third".to_vec())]);
+}
 
-    clock.advance(Duration::from_secs(4));
-    let renewed = held(&*store, shard, 1).await;
-    assert_eq!(renewed, Lease { until: clock.now().plus(TTL), ..first }, "renewed: the same epoch, a later end");
-    clock.advance(Duration::from_secs(7));
-    assert_eq!(refused(&*store, shard, 2).await, renewed, "the renewal counts");
+pub(super) async fn a_lease_has_one_holder(Subject { store, clock }: Subject, place: Place) {
+    for on in subjects(place) {
+        let first = held(&*store, on, 1).await;
+        assert_eq!((first.on, first.owner, first.until), (on, bytes(1), clock.now().plus(TTL)));
+        assert_eq!(refused(&*store, on, 2).await, first, "the other learns who holds it");
+
+        clock.advance(Duration::from_secs(4));
+        let renewed = held(&*store, on, 1).await;
+        assert_eq!(renewed, Lease { until: clock.now().plus(TTL), ..first }, "renewed: the same epoch, a later end");
+        clock.advance(Duration::from_secs(7));
+        assert_eq!(refused(&*store, on, 2).await, renewed, "the renewal counts");
+    }
 }
 
 pub(super) async fn a_lease_ends_with_its_time(Subject { store, clock }: Subject, place: Place) {
-    let shard = place.shard(1);
-    let first = held(&*store, shard, 1).await;
-    clock.advance(TTL - Duration::from_micros(1));
-    assert_eq!(refused(&*store, shard, 2).await, first);
-    clock.advance(Duration::from_micros(1));
-    let second = held(&*store, shard, 2).await;
-    assert!(second.epoch > first.epoch, "a new owner has a higher epoch");
-    assert_eq!(refused(&*store, shard, 1).await, second, "who let it end has lost it");
+    for on in subjects(place) {
+        let first = held(&*store, on, 1).await;
+        clock.advance(TTL - Duration::from_micros(1));
+        assert_eq!(refused(&*store, on, 2).await, first);
+        clock.advance(Duration::from_micros(1));
+        let second = held(&*store, on, 2).await;
+        assert!(second.epoch > first.epoch, "a new owner has a higher epoch");
+        assert_eq!(refused(&*store, on, 1).await, second, "who let it end has lost it");
 
-    clock.advance(TTL);
-    let third = held(&*store, shard, 2).await;
-    assert_eq!((third.epoch, third.until), (second.epoch, clock.now().plus(TTL)), "nobody had it in between: it goes on");
+        clock.advance(TTL);
+        let third = held(&*store, on, 2).await;
+        assert_eq!((third.epoch, third.until), (second.epoch, clock.now().plus(TTL)), "nobody had it in between: it goes on");
 
-    clock.advance(TTL);
-    let fourth = held(&*store, shard, 1).await;
-    assert!(fourth.epoch > third.epoch, "a new owner has a higher epoch");
-    clock.advance(TTL);
-    assert!(held(&*store, shard, 2).await.epoch > fourth.epoch, "who had it before another is a new owner");
+        clock.advance(TTL);
+        let fourth = held(&*store, on, 1).await;
+        assert!(fourth.epoch > third.epoch, "a new owner has a higher epoch");
+        clock.advance(TTL);
+        assert!(held(&*store, on, 2).await.epoch > fourth.epoch, "who had it before another is a new owner");
+    }
 }
 
 pub(super) async fn a_lease_is_given_back_by_its_holder_only(Subject { store, .. }: Subject, place: Place) {
-    let shard = place.shard(1);
-    let first = held(&*store, shard, 1).await;
-    for wrong in [Lease { owner: bytes(2), ..first }, Lease { epoch: first.epoch + 1, ..first }, Lease { shard: place.shard(2), ..first }] {
-        store.release(wrong).await.expect("is answered");
-        assert_eq!(refused(&*store, shard, 2).await, first, "{wrong:?} frees nothing");
+    for (n, on) in subjects(place).into_iter().enumerate() {
+        let first = held(&*store, on, 1).await;
+        let elsewhere = subjects(place)[(n + 1) % subjects(place).len()];
+        for wrong in [Lease { owner: bytes(2), ..first }, Lease { epoch: first.epoch + 1, ..first }, Lease { on: elsewhere, ..first }] {
+            store.release(wrong).await.expect("is answered");
+            assert_eq!(refused(&*store, on, 2).await, first, "{wrong:?} frees nothing");
+        }
+        store.release(first).await.expect("is given back");
+        let second = held(&*store, on, 2).await;
+        assert!(second.epoch > first.epoch);
+        store.release(first).await.expect("is answered");
+        assert_eq!(refused(&*store, on, 1).await, second, "it is given back once");
+        store.release(second).await.expect("is given back");
+        let third = held(&*store, on, 2).await;
+        assert!(third.epoch > second.epoch, "epochs rise across a release by the same owner");
     }
-    store.release(first).await.expect("is given back");
-    let second = held(&*store, shard, 2).await;
-    assert!(second.epoch > first.epoch);
-    store.release(first).await.expect("is answered");
-    assert_eq!(refused(&*store, shard, 1).await, second, "it is given back once");
-    store.release(second).await.expect("is given back");
-    let third = held(&*store, shard, 2).await;
-    assert!(third.epoch > second.epoch, "epochs rise across a release by the same owner");
 }
 
-pub(super) async fn leases_of_shards_are_apart(Subject { store, .. }: Subject, place: Place) {
-    let first = held(&*store, place.shard(1), 1).await;
-    let second = held(&*store, place.shard(2), 2).await;
-    assert_eq!(refused(&*store, place.shard(1), 2).await, first);
-    assert_eq!(refused(&*store, place.shard(2), 1).await, second);
+pub(super) async fn leases_are_apart(Subject { store, .. }: Subject, place: Place) {
+    let mut all = Vec::new();
+    for (owner, on) in (1..).zip(subjects(place)) {
+        all.push(held(&*store, on, owner).await);
+    }
+    for lease in all {
+        assert_eq!(refused(&*store, lease.on, 99).await, lease);
+    }
 }
 
 pub(super) async fn the_directory_changes_by_version(Subject { store, .. }: Subject, place: Place) {

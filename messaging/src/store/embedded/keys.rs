@@ -12,7 +12,7 @@ use std::ops::Bound;
 use crate::clock::Timestamp;
 use crate::ids::{AccountId, ConversationId, ID_BYTES, MessageId, PlatformRef, QuarantineId, TenantId};
 use crate::state::FeedPosition;
-use crate::store::{Key, Queue, Scan};
+use crate::store::{Key, Queue, Scan, Work};
 
 /// The longest key: tenant, conversation, time, message.
 const KEY_MAX: usize = 3 * ID_BYTES + 8;
@@ -22,6 +22,7 @@ const LEAD: usize = 2;
 // In `Table::Pointers`, after both ids.
 const BY_OUR_ID: u8 = 0;
 const BY_PLATFORM_ID: u8 = 1;
+const WORK: u8 = 2;
 // In `Table::Shards`, after the shard.
 const LATER: u8 = 0;
 const INTENT: u8 = 1;
@@ -38,7 +39,7 @@ pub(super) enum Table {
     Conversations,
     /// Large rows, by conversation and time.
     Messages,
-    /// Short rows looked up by id, mostly in vain: an event that is new.
+    /// Short rows looked up by id, mostly in vain: an event that is new. Accounts' work stands with them: it is little.
     Pointers,
     /// The feed: appended in order.
     Events,
@@ -87,7 +88,7 @@ pub(super) fn table_of(key: &Key) -> Table {
     match key {
         Key::Conversation(..) => Table::Conversations,
         Key::Message(..) => Table::Messages,
-        Key::Pointer(..) | Key::PlatformId(..) => Table::Pointers,
+        Key::Pointer(..) | Key::PlatformId(..) | Key::Work(..) => Table::Pointers,
         Key::Event(..) => Table::Events,
         Key::Later(..) | Key::Intent(..) | Key::Progress(_) => Table::Shards,
         Key::Quarantine(..) => Table::Quarantine,
@@ -108,6 +109,7 @@ pub(super) fn encode(key: &Key) -> KeyBytes {
         Key::Intent(shard, tenant, message) => KeyBytes::of(&[&shard.to_be_bytes(), &[INTENT], &tenant.0, &message.0]),
         Key::Progress(shard) => KeyBytes::of(&[&shard.to_be_bytes(), &[PROGRESS]]),
         Key::Quarantine(tenant, id) => KeyBytes::of(&[&tenant.0, &id.0]),
+        Key::Work(tenant, account, work) => KeyBytes::of(&[&below(tenant, &account.0), &[WORK, work.code()]]),
     }
 }
 
@@ -164,6 +166,7 @@ pub(super) fn decode(table: Table, bytes: &[u8]) -> Result<Key, BadKey> {
             match rest.tag()? {
                 BY_OUR_ID => Key::Pointer(tenant, id),
                 BY_PLATFORM_ID => Key::PlatformId(tenant, AccountId(rest.take()?), PlatformRef(id)),
+                WORK => Key::Work(tenant, AccountId(id), Work::of_code(rest.tag()?).ok_or(BadKey)?),
                 _ => return Err(BadKey),
             }
         }
@@ -300,6 +303,7 @@ mod tests {
             (shard(), queue(), number()).prop_map(|(s, q, order)| Key::Later(s, q, order)),
             (shard(), id(), id()).prop_map(|(s, t, m)| Key::Intent(s, TenantId(t), MessageId(m))),
             (id(), id()).prop_map(|(t, q)| Key::Quarantine(TenantId(t), QuarantineId(q))),
+            (id(), id(), 0..Work::ALL.len()).prop_map(|(t, a, n)| Key::Work(TenantId(t), AccountId(a), Work::ALL[n])),
         ]
     }
 

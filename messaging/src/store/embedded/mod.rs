@@ -28,7 +28,7 @@ use self::node::Node;
 use self::reader::{POINT_READERS, Pool, Query, SCANNERS};
 use self::tables::Tables;
 use self::writer::{Command, SyncFn, Writer, sync_journal};
-use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Key, Lease, LeaseAnswer, Scan, Store, StoreError, Write};
+use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
 
@@ -108,8 +108,8 @@ impl Store for EmbeddedStore {
         Box::pin(self.write(|reply| Command::Sync { reply }))
     }
 
-    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
-        Box::pin(self.write(move |reply| Command::Lease { shard, owner, ttl, reply }))
+    fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
+        Box::pin(self.write(move |reply| Command::Lease { on, owner, ttl, reply }))
     }
 
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -1,4 +1,4 @@
-//! The node's own rows: the directory and the leases on shards.
+//! The node's own rows: the directory and the leases.
 //!
 //! Both change by compare-and-set. The writer alone changes them, so it compares with its own copy in memory ([`Node`]) and
 //! writes the outcome with the group at hand. When such a group fails, the copy is ahead of the disk; that is never seen,
@@ -11,12 +11,16 @@ use fjall::{OwnedWriteBatch, Readable};
 
 use super::tables::{Tables, meaning};
 use crate::clock::Timestamp;
-use crate::store::{DirectoryRows, Lease, LeaseAnswer, StoreError};
+use crate::ids::{AccountId, ID_BYTES};
+use crate::store::{DirectoryRows, Lease, LeaseAnswer, LeaseOn, StoreError, Work};
 
 // The first byte of a key of the node's table; the format's mark begins with another.
 const VERSION_KEY: &[u8] = b"V";
 const ROW: u8 = b'D';
+/// Leases on shards.
 const LEASE: u8 = b'L';
+/// Leases on accounts' work.
+const WORK_LEASE: u8 = b'W';
 
 /// The longest name of a directory row; ids' texts are far shorter.
 const NAME_MAX_BYTES: usize = 1024;
@@ -28,18 +32,19 @@ pub(super) type DirectoryAnswer = Result<(u64, DirectoryRows), StoreError>;
 /// The writer's copy of what changes by compare-and-set.
 pub(super) struct Node {
     version: u64,
-    /// One per shard that was ever held: at most as many as there are shards.
-    leases: BTreeMap<u16, Lease>,
+    /// One per shard and per account's work that was ever held: epochs count from them.
+    leases: BTreeMap<LeaseOn, Lease>,
 }
 
 impl Node {
     pub(super) fn load(tables: &Tables) -> Result<Self, StoreError> {
         let mut leases = BTreeMap::new();
-        for row in tables.db.snapshot().prefix(&tables.node, [LEASE]) {
+        let snapshot = tables.db.snapshot();
+        for row in snapshot.prefix(&tables.node, [LEASE]).chain(snapshot.prefix(&tables.node, [WORK_LEASE])) {
             let (key, value) = row.into_inner().map_err(|error| meaning(&error))?;
             let lease = decode_lease(&key, &value).ok_or_else(|| StoreError::Damaged("a lease does not read".to_owned()))?;
             // The folder's lock says that nobody else lives: leases of the process before have ended with it, their epochs count on.
-            leases.insert(lease.shard, Lease { until: Timestamp::ZERO, owner: [0; OWNER_BYTES], ..lease });
+            leases.insert(lease.on, Lease { until: Timestamp::ZERO, owner: [0; OWNER_BYTES], ..lease });
         }
         Ok(Self { version: read_version(tables)?, leases })
     }
@@ -53,24 +58,24 @@ impl Node {
         &mut self,
         tables: &Tables,
         batch: &mut OwnedWriteBatch,
-        (shard, owner, ttl): (u16, [u8; OWNER_BYTES], Duration),
+        (on, owner, ttl): (LeaseOn, [u8; OWNER_BYTES], Duration),
         now: Timestamp,
     ) -> (LeaseAnswer, bool) {
-        let epoch = match self.leases.get(&shard) {
+        let epoch = match self.leases.get(&on) {
             None => 1,
             // Also after its end: the row says that nobody had it in between.
             Some(held) if held.owner == owner => held.epoch,
             Some(held) if held.until <= now => held.epoch + 1,
             Some(held) => return (LeaseAnswer::HeldByOther(*held), false),
         };
-        let lease = Lease { shard, epoch, owner, until: now.plus(ttl) };
+        let lease = Lease { on, epoch, owner, until: now.plus(ttl) };
         self.put_lease(tables, batch, lease);
         (LeaseAnswer::Held(lease), true)
     }
 
     /// Frees a lease, if it is still this one. The row stays: the next owner's epoch counts from it. Whether it was freed.
     pub(super) fn release_lease(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, lease: &Lease) -> bool {
-        let Some(held) = self.leases.get(&lease.shard) else { return false };
+        let Some(held) = self.leases.get(&lease.on) else { return false };
         if held.owner != lease.owner || held.epoch != lease.epoch {
             return false;
         }
@@ -81,8 +86,8 @@ impl Node {
 
     fn put_lease(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, lease: Lease) {
         let (key, value) = encode_lease(&lease);
-        batch.insert(&tables.node, &key[..], &value[..]);
-        self.leases.insert(lease.shard, lease);
+        batch.insert(&tables.node, key, &value[..]);
+        self.leases.insert(lease.on, lease);
     }
 
     /// Changes directory rows if the version is `expected`; gives the new version.
@@ -136,24 +141,30 @@ pub(super) fn read_directory(tables: &Tables) -> DirectoryAnswer {
     Ok((version, rows))
 }
 
-fn encode_lease(lease: &Lease) -> ([u8; 3], [u8; OWNER_BYTES + 16]) {
-    let [high, low] = lease.shard.to_be_bytes();
+fn encode_lease(lease: &Lease) -> (Vec<u8>, [u8; OWNER_BYTES + 16]) {
+    let key = match lease.on {
+        LeaseOn::Shard(shard) => [&[LEASE], &shard.to_be_bytes()[..]].concat(),
+        LeaseOn::Account(account, work) => [&[WORK_LEASE], &account.0[..], &[work.code()]].concat(),
+    };
     let mut value = [0; OWNER_BYTES + 16];
     value[..OWNER_BYTES].copy_from_slice(&lease.owner);
     value[OWNER_BYTES..OWNER_BYTES + 8].copy_from_slice(&lease.epoch.to_be_bytes());
     value[OWNER_BYTES + 8..].copy_from_slice(&lease.until.0.to_be_bytes());
-    ([LEASE, high, low], value)
+    (key, value)
 }
 
 fn decode_lease(key: &[u8], value: &[u8]) -> Option<Lease> {
-    let &[LEASE, high, low] = key else { return None };
+    let on = match key {
+        [LEASE, shard @ ..] => LeaseOn::Shard(u16::from_be_bytes(shard.try_into().ok()?)),
+        [WORK_LEASE, rest @ ..] => {
+            let (account, work) = rest.split_first_chunk::<ID_BYTES>()?;
+            let &[work] = work else { return None };
+            LeaseOn::Account(AccountId(*account), Work::of_code(work)?)
+        }
+        _ => return None,
+    };
     let (owner, rest) = value.split_first_chunk::<OWNER_BYTES>()?;
     let (epoch, rest) = rest.split_first_chunk()?;
     let until = rest.try_into().ok()?;
-    Some(Lease {
-        shard: u16::from_be_bytes([high, low]),
-        epoch: u64::from_be_bytes(*epoch),
-        owner: *owner,
-        until: Timestamp(u64::from_be_bytes(until)),
-    })
+    Some(Lease { on, epoch: u64::from_be_bytes(*epoch), owner: *owner, until: Timestamp(u64::from_be_bytes(until)) })
 }

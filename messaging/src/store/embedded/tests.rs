@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::tables::Tables;
 use super::{EmbeddedStore, writer};
 use crate::clock::{ManualClock, SharedClock, Timestamp};
-use crate::ids::{ConversationId, MessageId, TenantId};
+use crate::ids::{AccountId, ConversationId, MessageId, TenantId};
 use crate::state::FeedPosition;
 use crate::store::conformance::{Subject, run};
-use crate::store::{Durability, EmbeddedSettings, Key, LeaseAnswer, Queue, Scan, Store, StoreError, Write};
+use crate::store::{Durability, EmbeddedSettings, Key, Lease, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Work, Write};
 
 const MIB: u64 = 1024 * 1024;
 const TENANT: TenantId = TenantId([5; 16]);
@@ -84,7 +84,11 @@ async fn everything_survives_a_reopening() {
     store.apply(vec![Write::delete(pointer(1), AT)], Durability::Buffered).await.expect("is taken");
     let version = store.change_directory(0, vec![("acc_1".to_owned(), Some(b"a".to_vec()))]).await.expect("is changed");
     let owner = [1; 16];
-    let LeaseAnswer::Held(lease) = store.lease(7, owner, Duration::from_secs(9)).await.expect("is answered") else { panic!("is free") };
+    let subjects = [LeaseOn::Shard(7), LeaseOn::Account(AccountId([7; 16]), Work::Refresh)];
+    let mut leases = Vec::new();
+    for on in subjects {
+        leases.push(held(&store, on, owner).await);
+    }
     store.close().await;
 
     let store = open(dir.path());
@@ -93,17 +97,26 @@ async fn everything_survives_a_reopening() {
     assert_eq!(read(&store, event(1)).await.as_deref(), Some(&b"e"[..]));
     assert_eq!(store.directory_version().await.expect("is read"), version);
     assert_eq!(store.directory().await.expect("is read"), (version, vec![("acc_1".to_owned(), b"a".to_vec())]));
-    let LeaseAnswer::Held(next) = store.lease(7, [2; 16], Duration::from_secs(9)).await.expect("is answered") else {
-        panic!("a lease ended with the lock of the process that held it")
-    };
-    assert_eq!(next.epoch, lease.epoch + 1, "its epoch counts on");
-    store.release(next).await.expect("is given back");
+    for lease in &leases {
+        // A lease ended with the lock of the process that held it.
+        let next = held(&store, lease.on, [2; 16]).await;
+        assert_eq!(next.epoch, lease.epoch + 1, "its epoch counts on");
+        store.release(next).await.expect("is given back");
+    }
     store.close().await;
 
     let store = open(dir.path());
-    let LeaseAnswer::Held(next) = store.lease(7, owner, Duration::from_secs(9)).await.expect("is answered") else { panic!("is free") };
-    assert!(next.epoch > lease.epoch, "epochs rise across a release and a reopening");
+    for lease in leases {
+        assert!(held(&store, lease.on, owner).await.epoch > lease.epoch, "epochs rise across a release and a reopening");
+    }
     store.close().await;
+}
+
+async fn held(store: &EmbeddedStore, on: LeaseOn, owner: [u8; 16]) -> Lease {
+    match store.lease(on, owner, Duration::from_secs(9)).await.expect("is answered") {
+        LeaseAnswer::Held(lease) => lease,
+        LeaseAnswer::HeldByOther(other) => panic!("{other:?} is in the way"),
+    }
 }
 
 const CHILD_DIR: &str = "TRUNKLINE_TEST_STORE_CHILD";
@@ -190,7 +203,7 @@ async fn a_closed_store_answers_closed() {
     closed(store.scan(Scan::Intents(1), 1).await.err());
     closed(store.apply(vec![put(pointer(1), "")], Durability::Buffered).await.err());
     closed(store.sync().await.err());
-    closed(store.lease(1, [1; 16], Duration::ZERO).await.err());
+    closed(store.lease(LeaseOn::Shard(1), [1; 16], Duration::ZERO).await.err());
     closed(store.directory().await.err());
     closed(store.directory_version().await.err());
     closed(store.change_directory(0, vec![]).await.err());
@@ -262,7 +275,7 @@ async fn a_full_store_takes_deletes_only() {
     assert!(read(&store, pointer(0)).await.is_some(), "of a refused batch nothing is done");
     store.apply(vec![Write::delete(pointer(0), AT)], Durability::Synced).await.expect("a delete is taken");
     assert_eq!(read(&store, pointer(0)).await, None);
-    store.lease(1, [1; 16], Duration::from_secs(1)).await.expect("a lease is taken still");
+    store.lease(LeaseOn::Shard(1), [1; 16], Duration::from_secs(1)).await.expect("a lease is taken still");
     store.close().await;
 }
 
@@ -420,7 +433,7 @@ async fn a_failed_sync_is_never_retried_into_success() {
     for answer in [
         store.sync().await.err(),
         store.apply(vec![put(pointer(3), "three")], Durability::Synced).await.err(),
-        store.lease(1, [1; 16], Duration::from_secs(1)).await.err(),
+        store.lease(LeaseOn::Shard(1), [1; 16], Duration::from_secs(1)).await.err(),
         store.change_directory(0, vec![]).await.err(),
     ] {
         assert!(matches!(&answer, Some(StoreError::Unavailable(text)) if text.contains("earlier write failed")), "{answer:?}");

@@ -13,7 +13,7 @@ use super::node::Node;
 use super::reader::Pool;
 use super::tables::{Tables, meaning};
 use crate::clock::SharedClock;
-use crate::store::{Durability, Lease, LeaseAnswer, StoreError, Write};
+use crate::store::{Durability, Lease, LeaseAnswer, LeaseOn, StoreError, Write};
 
 /// Commands waiting for the writer; beyond, callers wait.
 pub(super) const QUEUE_MAX: usize = 256;
@@ -37,7 +37,7 @@ pub(super) enum Command {
         reply: Reply<()>,
     },
     Lease {
-        shard: u16,
+        on: LeaseOn,
         owner: [u8; 16],
         ttl: Duration,
         reply: Reply<LeaseAnswer>,
@@ -154,9 +154,9 @@ impl Writer {
                 group.synced = true;
                 group.outcomes.push(Outcome::Done(reply));
             }
-            Command::Lease { shard, owner, ttl, reply } => {
+            Command::Lease { on, owner, ttl, reply } => {
                 let now = self.clock.now();
-                let (answer, written) = self.node.take_lease(&self.tables, &mut group.batch, (shard, owner, ttl), now);
+                let (answer, written) = self.node.take_lease(&self.tables, &mut group.batch, (on, owner, ttl), now);
                 group.synced |= written;
                 group.outcomes.push(Outcome::Lease(reply, answer));
             }

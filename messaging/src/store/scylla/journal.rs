@@ -23,7 +23,7 @@ use super::Inner;
 use super::connect::Profiles;
 use super::failure::Failure;
 use crate::clock::Timestamp;
-use crate::store::{Held, Key, StoreError, Write};
+use crate::store::{Held, Key, LeaseOn, StoreError, Write};
 
 /// Bytes of a part: well below the largest mutation of either server.
 const PART_BYTES: usize = 512 << 10;
@@ -59,11 +59,12 @@ impl Inner {
         if !(held.holds)() {
             return Err(StoreError::Unheld.into());
         }
+        let LeaseOn::Shard(shard) = held.lease.on else { return self.apply(batch).await };
         let now = self.clock.now();
         let stamps = self.stamps.draw(now, batch.iter().map(|write| write.at));
         // One row is one as it is.
         if batch.len() > 1 {
-            self.write_journal(held.lease.shard, batch, &stamps).await?;
+            self.write_journal(shard, batch, &stamps).await?;
             if !(held.holds)() {
                 return Err(StoreError::Unheld.into());
             }

@@ -59,10 +59,11 @@ pub(super) enum Table {
     EventBuckets,
     LaterBuckets,
     QuarantineIds,
+    Works,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Conversations,
         Self::Messages,
         Self::Pointers,
@@ -76,6 +77,7 @@ impl Table {
         Self::EventBuckets,
         Self::LaterBuckets,
         Self::QuarantineIds,
+        Self::Works,
     ];
 
     pub(super) const fn index(self) -> usize {
@@ -98,6 +100,7 @@ impl Table {
             Self::EventBuckets => "event_buckets",
             Self::LaterBuckets => "later_buckets",
             Self::QuarantineIds => "quarantine_ids",
+            Self::Works => "works",
         }
     }
 
@@ -116,6 +119,7 @@ impl Table {
             Self::EventBuckets => &["tenant", "shard", "bucket"],
             Self::LaterBuckets => &["shard", "queue", "bucket"],
             Self::QuarantineIds => &["slot", "id", "tenant"],
+            Self::Works => &["tenant", "account", "work"],
         }
     }
 
@@ -123,7 +127,13 @@ impl Table {
     pub(super) const fn partition_columns(self) -> usize {
         match self {
             Self::Progress | Self::LaterBuckets | Self::QuarantineIds => 1,
-            Self::Conversations | Self::Pointers | Self::Intents | Self::Quarantine | Self::MessageMonths | Self::EventBuckets => 2,
+            Self::Conversations
+            | Self::Pointers
+            | Self::Intents
+            | Self::Quarantine
+            | Self::MessageMonths
+            | Self::EventBuckets
+            | Self::Works => 2,
             Self::Messages | Self::PlatformIds | Self::Events | Self::Later => 3,
         }
     }
@@ -144,7 +154,8 @@ impl Table {
             | Self::Later
             | Self::Intents
             | Self::Progress
-            | Self::Quarantine => true,
+            | Self::Quarantine
+            | Self::Works => true,
             Self::MessageMonths | Self::EventBuckets | Self::LaterBuckets | Self::QuarantineIds => false,
         }
     }
@@ -280,6 +291,7 @@ pub(super) fn row_of(key: &Key) -> (Table, Cells) {
         Key::Intent(shard, tenant, id) => (Table::Intents, Cells::of(&[&int(*shard), &int(intent_slot(id)), &tenant.0, &id.0])),
         Key::Progress(shard) => (Table::Progress, Cells::of(&[&int(*shard)])),
         Key::Quarantine(tenant, id) => (Table::Quarantine, Cells::of(&[&tenant.0, &int(quarantine_slot(id)), &id.0])),
+        Key::Work(tenant, account, work) => (Table::Works, Cells::of(&[&tenant.0, &account.0, &int(work.code())])),
     }
 }
 
@@ -292,7 +304,7 @@ pub(super) fn index_of(key: &Key) -> Option<(Table, Cells)> {
             Some((Table::LaterBuckets, Cells::of(&[&int(*shard), queue_cell(queue), &later_bucket(*queue, *order)])))
         }
         Key::Quarantine(tenant, id) => Some((Table::QuarantineIds, Cells::of(&[&int(quarantine_slot(id)), &id.0, &tenant.0]))),
-        Key::Conversation(..) | Key::Pointer(..) | Key::PlatformId(..) | Key::Intent(..) | Key::Progress(_) => None,
+        Key::Conversation(..) | Key::Pointer(..) | Key::PlatformId(..) | Key::Intent(..) | Key::Progress(_) | Key::Work(..) => None,
     }
 }
 
@@ -338,6 +350,7 @@ pub(super) fn quarantine_key(tenant: &[u8], record: &[u8]) -> Result<Key, BadCel
 mod tests {
     use super::*;
     use crate::ids::{AccountId, PlatformRef};
+    use crate::store::Work;
 
     const TENANT: TenantId = TenantId([1; 16]);
 
@@ -353,6 +366,7 @@ mod tests {
             Key::Intent(7, TENANT, MessageId([3; 16])),
             Key::Progress(7),
             Key::Quarantine(TENANT, QuarantineId([10; 16])),
+            Key::Work(TENANT, AccountId([5; 16]), Work::Refresh),
         ]
     }
 
@@ -373,9 +387,13 @@ mod tests {
         for key in one_of_each() {
             let (table, cells) = row_of(&key);
             let first = match table {
-                Table::Conversations | Table::Messages | Table::Pointers | Table::PlatformIds | Table::Events | Table::Quarantine => {
-                    "tenant"
-                }
+                Table::Conversations
+                | Table::Messages
+                | Table::Pointers
+                | Table::PlatformIds
+                | Table::Events
+                | Table::Quarantine
+                | Table::Works => "tenant",
                 Table::Later | Table::Intents | Table::Progress => "shard",
                 Table::MessageMonths | Table::EventBuckets | Table::LaterBuckets | Table::QuarantineIds => unreachable!("an index"),
             };

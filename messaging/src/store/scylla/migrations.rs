@@ -42,8 +42,10 @@ pub struct Migration {
 }
 
 /// All files, in order.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, name: "init", text: include_str!("../../../../deploy/scylla/migrations/0001_init.cql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "init", text: include_str!("../../../../deploy/scylla/migrations/0001_init.cql") },
+    Migration { number: 2, name: "works", text: include_str!("../../../../deploy/scylla/migrations/0002_works.cql") },
+];
 
 /// How long a change of the schema may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -442,7 +444,7 @@ mod tests {
 
     #[test]
     fn every_table_has_its_columns_in_the_schema() {
-        let all = statements(MIGRATIONS[0].text);
+        let all: Vec<String> = MIGRATIONS.iter().flat_map(|file| statements(file.text)).collect();
         for table in Table::ALL {
             let start = format!("CREATE TABLE IF NOT EXISTS {} (", table.name());
             let text = all.iter().find(|text| text.starts_with(&start)).unwrap_or_else(|| panic!("{table:?} has a table"));

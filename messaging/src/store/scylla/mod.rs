@@ -48,7 +48,7 @@ use self::stamps::Stamps;
 use self::statements::Statements;
 use self::sweep::Held;
 use self::writer::Expiry;
-use super::{DirectoryRows, Durability, Found, Key, Lease, LeaseAnswer, Scan, Store, StoreError, Write};
+use super::{DirectoryRows, Durability, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
 use crate::metrics;
@@ -162,8 +162,8 @@ impl Store for ScyllaStore {
         Box::pin(self.inner.counted(StoreOperation::Sync, std::future::ready(Ok(()))))
     }
 
-    fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
-        Box::pin(self.inner.counted(StoreOperation::Lease, self.inner.lease(shard, owner, ttl)))
+    fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
+        Box::pin(self.inner.counted(StoreOperation::Lease, self.inner.lease(on, owner, ttl)))
     }
 
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -18,9 +18,11 @@ use scylla::statement::{Consistency, SerialConsistency};
 use super::Inner;
 use super::connect::Profiles;
 use super::failure::Failure;
+use super::keys::{Cells, int};
+use super::statements::Raw;
 use crate::clock::Timestamp;
 use crate::ids::ID_BYTES;
-use crate::store::{DirectoryRows, Lease, LeaseAnswer, StoreError};
+use crate::store::{DirectoryRows, Lease, LeaseAnswer, LeaseOn, StoreError};
 
 /// How often a transaction is begun again when others were in the way.
 const TRIES: usize = 4;
@@ -36,10 +38,8 @@ const PART: i32 = 0;
 
 /// The statements of this module.
 pub(super) struct NodeStatements {
-    lease: PreparedStatement,
-    first_lease: PreparedStatement,
-    next_lease: PreparedStatement,
-    release: PreparedStatement,
+    shard_leases: LeaseStatements,
+    work_leases: LeaseStatements,
     version: PreparedStatement,
     settled_version: PreparedStatement,
     rows: PreparedStatement,
@@ -49,7 +49,22 @@ pub(super) struct NodeStatements {
     delete_row: PreparedStatement,
 }
 
+/// Of one table of leases. The markers of the key come last where there are others.
+struct LeaseStatements {
+    get: PreparedStatement,
+    first: PreparedStatement,
+    next: PreparedStatement,
+    release: PreparedStatement,
+}
+
 impl NodeStatements {
+    fn leases(&self, on: LeaseOn) -> &LeaseStatements {
+        match on {
+            LeaseOn::Shard(_) => &self.shard_leases,
+            LeaseOn::Account(..) => &self.work_leases,
+        }
+    }
+
     pub(super) async fn prepare(session: &Session, keyspace: &str, profiles: &Profiles) -> Result<Self, Failure> {
         let swap = async |text: &str| {
             let mut statement = session.prepare(text.replace("{}", keyspace)).await?;
@@ -70,14 +85,23 @@ impl NodeStatements {
             statement.set_is_idempotent(true);
             Ok::<_, Failure>(statement)
         };
+        let leases = async |table: &str, key: &[&str]| {
+            let (columns, marks) = (key.join(", "), vec!["?"; key.len()].join(", "));
+            let is = key.iter().map(|column| format!("{column} = ?")).collect::<Vec<_>>().join(" AND ");
+            let first = format!("INSERT INTO {{}}.{table} (owner, epoch, until, {columns}) VALUES (?, ?, ?, {marks}) IF NOT EXISTS");
+            let next = "SET owner = ?, epoch = ?, until = ?";
+            let next = format!("UPDATE {{}}.{table} {next} WHERE {is} IF owner = ? AND epoch = ? AND until = ?");
+            let release = format!("UPDATE {{}}.{table} SET until = ?, owner = ? WHERE {is} IF owner = ? AND epoch = ?");
+            Ok::<_, Failure>(LeaseStatements {
+                get: settled(&format!("SELECT owner, epoch, until FROM {{}}.{table} WHERE {is}")).await?,
+                first: swap(&first).await?,
+                next: swap(&next).await?,
+                release: swap(&release).await?,
+            })
+        };
         Ok(Self {
-            lease: settled("SELECT owner, epoch, until FROM {}.leases WHERE shard = ?").await?,
-            first_lease: swap("INSERT INTO {}.leases (owner, epoch, until, shard) VALUES (?, ?, ?, ?) IF NOT EXISTS").await?,
-            next_lease: swap(
-                "UPDATE {}.leases SET owner = ?, epoch = ?, until = ? WHERE shard = ? IF owner = ? AND epoch = ? AND until = ?",
-            )
-            .await?,
-            release: swap("UPDATE {}.leases SET until = ?, owner = ? WHERE shard = ? IF owner = ? AND epoch = ?").await?,
+            shard_leases: leases("leases", &["shard"]).await?,
+            work_leases: leases("work_leases", &["account", "work"]).await?,
             version: read("SELECT DISTINCT version FROM {}.directory WHERE part = ?").await?,
             settled_version: settled("SELECT DISTINCT version, changed_by FROM {}.directory WHERE part = ?").await?,
             rows: read("SELECT version, id, v FROM {}.directory WHERE part = ?").await?,
@@ -90,17 +114,17 @@ impl NodeStatements {
 }
 
 impl Inner {
-    pub(super) async fn lease(&self, shard: u16, owner: [u8; 16], ttl: Duration) -> Result<LeaseAnswer, Failure> {
+    pub(super) async fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> Result<LeaseAnswer, Failure> {
         for _ in 0..TRIES {
             let began = self.clock.monotonic();
-            let seen = self.read_lease(shard).await?;
+            let seen = self.read_lease(on).await?;
             let now = self.clock.now();
             let until = now.plus(ttl);
             let wanted = match seen {
-                None => Lease { shard, epoch: 1, owner, until },
+                None => Lease { on, epoch: 1, owner, until },
                 // Also after its end: the row says that nobody had it in between.
                 Some(seen) if seen.owner == owner => Lease { until, ..seen },
-                Some(seen) if seen.until <= now => Lease { shard, epoch: seen.epoch + 1, owner, until },
+                Some(seen) if seen.until <= now => Lease { on, epoch: seen.epoch + 1, owner, until },
                 Some(other) => return Ok(LeaseAnswer::HeldByOther(other)),
             };
             if !self.write_lease(seen, wanted).await? {
@@ -109,9 +133,13 @@ impl Inner {
             if seen.is_none_or(|seen| seen.epoch != wanted.epoch) {
                 // See `stamps`: the former owner's writes are earlier than ours from here on.
                 self.stamps.lift(seen.map_or(now, |seen| now.max(seen.until)));
-                self.replay_journal(shard).await?;
+                if let LeaseOn::Shard(shard) = on {
+                    self.replay_journal(shard).await?;
+                }
             }
-            self.held.note(wanted);
+            if let LeaseOn::Shard(shard) = on {
+                self.held.note(shard, wanted.until);
+            }
             if self.clock.monotonic().saturating_sub(began) <= ttl / LATE_PART {
                 return Ok(LeaseAnswer::Held(wanted));
             }
@@ -119,8 +147,10 @@ impl Inner {
         Err(Failure::away("the lease could not be taken in time"))
     }
 
-    async fn read_lease(&self, shard: u16) -> Result<Option<Lease>, Failure> {
-        let result = self.session.execute_unpaged(&self.node.lease, (i32::from(shard),)).await?;
+    async fn read_lease(&self, on: LeaseOn) -> Result<Option<Lease>, Failure> {
+        let key = key_of(on);
+        let values: Vec<&[u8]> = key.iter().collect();
+        let result = self.session.execute_unpaged(&self.node.leases(on).get, Raw(&values)).await?;
         let row = result
             .into_rows_result()
             .map_err(|_| unreadable())?
@@ -130,17 +160,21 @@ impl Inner {
         let Some((owner, epoch, until)) = row else { return Ok(None) };
         let owner: [u8; ID_BYTES] = owner.try_into().map_err(|_| unreadable())?;
         let (epoch, until) = (u64::try_from(epoch).map_err(|_| unreadable())?, u64::try_from(until).map_err(|_| unreadable())?);
-        Ok(Some(Lease { shard, epoch, owner, until: Timestamp(until) }))
+        Ok(Some(Lease { on, epoch, owner, until: Timestamp(until) }))
     }
 
     /// Puts a lease in the place of the one that was seen. `false` when another came first.
     async fn write_lease(&self, seen: Option<Lease>, wanted: Lease) -> Result<bool, Failure> {
-        let new = (&wanted.owner[..], big(wanted.epoch), big(wanted.until.0), i32::from(wanted.shard));
-        let done = match seen {
-            None => self.session.execute_unpaged(&self.node.first_lease, new).await,
+        let (statements, key) = (self.node.leases(wanted.on), key_of(wanted.on));
+        let new = [big(wanted.epoch).to_be_bytes(), big(wanted.until.0).to_be_bytes()];
+        let mut values: Vec<&[u8]> = vec![&wanted.owner, &new[0], &new[1]];
+        values.extend(key.iter());
+        let done = match &seen {
+            None => self.session.execute_unpaged(&statements.first, Raw(&values)).await,
             Some(old) => {
-                let values = (new.0, new.1, new.2, new.3, &old.owner[..], big(old.epoch), big(old.until.0));
-                self.session.execute_unpaged(&self.node.next_lease, values).await
+                let seen = [big(old.epoch).to_be_bytes(), big(old.until.0).to_be_bytes()];
+                values.extend([&old.owner[..], &seen[0], &seen[1]]);
+                self.session.execute_unpaged(&statements.next, Raw(&values)).await
             }
         };
         let failure = match done {
@@ -148,7 +182,7 @@ impl Inner {
             Err(error) => Failure::from(error),
         };
         // Whether it came about is for the row to say.
-        match self.read_lease(wanted.shard).await {
+        match self.read_lease(wanted.on).await {
             Ok(found) => Ok(found == Some(wanted)),
             Err(_) => Err(failure),
         }
@@ -159,10 +193,15 @@ impl Inner {
         let now = self.clock.now();
         // Nobody's, so that the next to take it is a new owner whoever it is.
         let nobody = [0_u8; ID_BYTES];
-        let values = (big(now.0), &nobody[..], i32::from(lease.shard), &lease.owner[..], big(lease.epoch));
-        let result = self.session.execute_unpaged(&self.node.release, values).await?;
-        if was_applied(result)? {
-            self.held.forget(lease.shard);
+        let (until, epoch, key) = (big(now.0).to_be_bytes(), big(lease.epoch).to_be_bytes(), key_of(lease.on));
+        let mut values: Vec<&[u8]> = vec![&until, &nobody];
+        values.extend(key.iter());
+        values.extend([&lease.owner[..], &epoch]);
+        let result = self.session.execute_unpaged(&self.node.leases(lease.on).release, Raw(&values)).await?;
+        if was_applied(result)?
+            && let LeaseOn::Shard(shard) = lease.on
+        {
+            self.held.forget(shard);
         }
         Ok(())
     }
@@ -268,8 +307,16 @@ impl Inner {
                 }
             }
         }
-        let values: Vec<_> = values.iter().map(|row| super::statements::Raw(row)).collect();
+        let values: Vec<_> = values.iter().map(|row| Raw(row)).collect();
         was_applied(self.session.batch(&batch, values).await?)
+    }
+}
+
+/// The cells of a lease's key.
+fn key_of(on: LeaseOn) -> Cells {
+    match on {
+        LeaseOn::Shard(shard) => Cells::of(&[&int(shard)]),
+        LeaseOn::Account(account, work) => Cells::of(&[&account.0, &int(work.code())]),
     }
 }
 

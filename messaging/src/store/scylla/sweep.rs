@@ -18,7 +18,7 @@ use super::keys::{self, Cells, Table};
 use super::packs::Rows;
 use super::statements::Row;
 use crate::clock::{SharedClock, Timestamp};
-use crate::store::{Lease, Queue};
+use crate::store::Queue;
 
 /// Time from sweep to sweep: longer than any request and its retries.
 const EVERY: Duration = Duration::from_secs(300);
@@ -34,8 +34,8 @@ const PATIENCE: u32 = 2;
 pub(super) struct Held(Mutex<HashMap<u16, Timestamp>>);
 
 impl Held {
-    pub(super) fn note(&self, lease: Lease) {
-        self.0.lock().expect("no holder of the leases panics").insert(lease.shard, lease.until);
+    pub(super) fn note(&self, shard: u16, until: Timestamp) {
+        self.0.lock().expect("no holder of the leases panics").insert(shard, until);
     }
 
     pub(super) fn forget(&self, shard: u16) {

@@ -40,7 +40,7 @@ pub(super) fn wave(write: &Write) -> Wave {
     match write.key {
         Key::Message(..) | Key::Event(..) | Key::Later(..) | Key::Intent(..) | Key::Quarantine(..) => Wave::Content,
         Key::Conversation(..) => Wave::State,
-        Key::Pointer(..) | Key::PlatformId(..) | Key::Progress(_) => Wave::Marks,
+        Key::Pointer(..) | Key::PlatformId(..) | Key::Progress(_) | Key::Work(..) => Wave::Marks,
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId, TenantId};
     use crate::state::FeedPosition;
-    use crate::store::Queue;
+    use crate::store::{Queue, Work};
 
     #[test]
     fn what_others_depend_on_comes_after_them_and_deletions_last() {
@@ -70,6 +70,7 @@ mod tests {
             (Key::Pointer(tenant, [1; 16]), Wave::Marks),
             (Key::PlatformId(tenant, AccountId([1; 16]), PlatformRef([1; 16])), Wave::Marks),
             (Key::Progress(1), Wave::Marks),
+            (Key::Work(tenant, AccountId([1; 16]), Work::Pull), Wave::Marks),
         ] {
             assert_eq!(wave(&Write::put(key, vec![], Timestamp(1))), expected, "{key:?}");
             assert_eq!(wave(&Write::delete(key, Timestamp(1))), Wave::Deletions, "{key:?}");

@@ -28,7 +28,7 @@ pub(super) struct Expiry([i32; Table::ALL.len()]);
 impl Expiry {
     pub(super) fn of(retention: &Retention) -> Self {
         Self(Table::ALL.map(|table| match table {
-            Table::Conversations | Table::Later | Table::Intents | Table::Progress | Table::LaterBuckets => 0,
+            Table::Conversations | Table::Later | Table::Intents | Table::Progress | Table::LaterBuckets | Table::Works => 0,
             Table::Messages => seconds(retention.messages, false),
             Table::MessageMonths => seconds(retention.messages, true),
             Table::Events => seconds(retention.events, false),
@@ -116,7 +116,9 @@ impl Inner {
                 }
                 Key::Quarantine(..) => false,
                 Key::Message(..) | Key::Event(..) => true,
-                Key::Conversation(..) | Key::Pointer(..) | Key::PlatformId(..) | Key::Intent(..) | Key::Progress(_) => continue,
+                Key::Conversation(..) | Key::Pointer(..) | Key::PlatformId(..) | Key::Intent(..) | Key::Progress(_) | Key::Work(..) => {
+                    continue;
+                }
             };
             if lasts {
                 buckets.lasting.insert(mark)
