@@ -59,6 +59,15 @@ impl Accounts {
         self.keeper.shared().load_full()
     }
 
+    /// The directory as the store has it now.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn reload(&self) -> Result<Arc<Directory>, StoreError> {
+        self.keeper.refresh().await?;
+        Ok(self.directory())
+    }
+
     /// Moves an account to a state and tells it, once: says whether this call did. An account that is gone, is there already, was
     /// paused by its tenant, or has another credential by now stays as it is.
     ///

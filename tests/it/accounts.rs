@@ -148,7 +148,10 @@ async fn a_revoked_token_is_told_and_its_sends_wait_for_a_new_one() {
     system.verify(&event);
     assert!(began.elapsed() < Duration::from_secs(120));
     let change = &body(&event)["data"]["change"];
-    assert_eq!((change["state"].as_str(), change["reason"].as_str(), change["detail"].as_str()), (Some("broken"), Some("auth"), Some("190")));
+    assert_eq!(
+        (change["state"].as_str(), change["reason"].as_str(), change["detail"].as_str()),
+        (Some("broken"), Some("auth"), Some("190"))
+    );
     assert_eq!(until_state(&system, &account, "broken").await["state_reason"], "auth: 190");
     let refused = system.call("POST", "/v1/messages", &[], &text("not now").to_string()).await;
     assert_eq!(refused.status, 422, "{refused:?}");

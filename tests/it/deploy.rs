@@ -75,7 +75,9 @@ fn alert_rules_fire_when_they_should() {
     let families = std::fs::read_to_string(deploy().join("../messaging/src/metrics/families.rs")).expect("the metrics are there");
     for file in rules {
         let text = std::fs::read_to_string(folder.join(file)).expect("a file of ours is readable");
-        for name in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| word.starts_with("trunkline_")) {
+        for name in
+            text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| word.starts_with("trunkline_"))
+        {
             assert!(families.contains(&format!("\"{name}\"")), "{name} is no metric");
         }
     }

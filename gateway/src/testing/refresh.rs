@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{Fakes, START, fakes};
-use crate::connectors::refresh::{Ended, Parts, refresh};
+use crate::connectors::refresh::{Ended, Parts, refresh, refresh_leased, run};
 use crate::options::OutboundCall;
 
 /// A token endpoint as strict as TikTok's: the refresh token that it takes changes with every use.
@@ -95,6 +95,7 @@ impl Rig {
         keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await.unwrap();
         let platform = Arc::new(Platform::default());
         let parts = Parts {
+            store: fakes.parts.store.clone(),
             accounts: Accounts::new(keeper, fakes.parts.log.clone(), keyring, clock.clone()),
             caller: platform.clone(),
             channels: [(ChannelKind::Tiktok, ChannelSettings { api_base: "https://tiktok.example".into(), ..ChannelSettings::default() })]
@@ -251,4 +252,60 @@ async fn what_a_person_gave_meanwhile_stays() {
     let account = rig.account();
     assert_eq!((account.row.state, rig.told()), (AccountState::Active, 0));
     assert!(channel(ChannelKind::Tiktok).life(&account).due(&account).is_some(), "not given up");
+}
+
+#[tokio::test]
+async fn a_hundred_triggers_make_one_call() {
+    let rig = Rig::start().await;
+    rig.fakes.clock.advance(Duration::from_secs(19 * 3_600));
+    // Two processes over one store: each with a directory of its own.
+    let keeper = messaging::keeper::DirectoryKeeper::new(rig.parts.store.clone(), rig.fakes.parts.keyring.clone());
+    keeper.refresh().await.unwrap();
+    let (log, keyring, clock) = (rig.fakes.log.clone(), rig.fakes.parts.keyring.clone(), rig.parts.clock.clone());
+    let other = Parts { accounts: Accounts::new(keeper, log, keyring, clock), ..rig.parts.clone() };
+    let gate = Arc::new(Notify::new());
+    *rig.platform.gate.lock().unwrap() = Some(gate.clone());
+    let trigger = |number: usize| {
+        let (parts, id) = (if number.is_multiple_of(2) { rig.parts.clone() } else { other.clone() }, rig.owner.account);
+        tokio::spawn(async move { refresh_leased(&parts, id).await })
+    };
+    let (early, late): (Vec<_>, Vec<_>) = ((0..50).map(trigger).collect(), 50..100);
+    until(|| rig.platform.calls.load(Ordering::SeqCst) == 1).await;
+    gate.notify_one();
+    let mut settled = 0;
+    for one in early.into_iter().chain(late.map(trigger)) {
+        settled += usize::from(one.await.unwrap() == Ended::Settled);
+    }
+    assert!(settled >= 1, "whoever made the call");
+    // Whoever looks now finds it done, in both processes.
+    for parts in [&rig.parts, &other] {
+        assert_eq!(refresh_leased(parts, rig.owner.account).await, Ended::Settled);
+        assert_eq!(parts.accounts.directory().account(rig.owner.account).unwrap().secret("access_token"), "act.1");
+    }
+    assert_eq!((rig.platform.calls.load(Ordering::SeqCst), rig.tokens()), (1, both(1)));
+}
+
+#[tokio::test]
+async fn what_is_due_is_refreshed_and_a_drain_waits_for_it() {
+    let rig = Rig::start().await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(run(rig.parts.clone(), stopped));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(rig.platform.calls.load(Ordering::SeqCst), 0, "not due yet");
+    rig.platform.script.lock().unwrap().push((200, json!({"code": 51_065, "message": "system"}).to_string()));
+    rig.fakes.clock.advance(Duration::from_secs(19 * 3_600));
+    until(|| rig.platform.calls.load(Ordering::SeqCst) == 1).await;
+    rig.platform.calls.store(0, Ordering::SeqCst);
+    let gate = Arc::new(Notify::new());
+    *rig.platform.gate.lock().unwrap() = Some(gate.clone());
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(rig.platform.calls.load(Ordering::SeqCst), 0, "not at once after a failure");
+    rig.fakes.clock.advance(Duration::from_secs(60));
+    until(|| rig.platform.calls.load(Ordering::SeqCst) == 1).await;
+    stop.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!running.is_finished(), "the answer is on its way");
+    gate.notify_one();
+    running.await.unwrap();
+    assert_eq!(rig.tokens(), both(1));
 }

@@ -68,7 +68,8 @@ async fn a_new_secret_mends_a_broken_account() {
         let path = format!("/v1/accounts/{account}");
         *world.caller.answer.lock().unwrap() = Some(Ok((401, "{}")));
         world.call("POST", &format!("{path}/check"), &Value::Null).await;
-        let send = json!({"account": account, "to": {"phone": "+15550100"}, "type": "template", "template": {"name": "a", "language": "en"}});
+        let send =
+            json!({"account": account, "to": {"phone": "+15550100"}, "type": "template", "template": {"name": "a", "language": "en"}});
         let answer = world.call("POST", "/v1/messages", &send).await;
         assert_eq!((answer.status, answer.code().as_str()), (422, "account-disabled"));
         assert_eq!(world.call("PATCH", &path, &json!({"name": "other"})).await.json()["state"], "broken", "a name is no credential");
@@ -132,7 +133,8 @@ async fn failing_signatures_are_told_and_stop_no_sends() {
         later(&world).await;
         assert_eq!((state(&world, &account).await, state(&world, &other).await), (json!("unverified"), json!("active")));
         assert_eq!(told(&world), ["unverified by bad_signature"]);
-        let send = json!({"account": account, "to": {"phone": "+15550100"}, "type": "template", "template": {"name": "a", "language": "en"}});
+        let send =
+            json!({"account": account, "to": {"phone": "+15550100"}, "type": "template", "template": {"name": "a", "language": "en"}});
         assert_eq!(world.call("POST", "/v1/messages", &send).await.status, 202, "whoever knows the address must not stop sends");
         for number in 4..=15 {
             assert_eq!(hook(&account, APP_SECRET, number).await, 200);
