@@ -4,6 +4,7 @@ mod rig;
 
 use std::time::Duration;
 
+use messaging::clock::Clock as _;
 use messaging::content::{Content, Handle, Template, Text};
 use messaging::directory::{AccountChange, AccountState, StateReason};
 use messaging::outcome::Status;
