@@ -56,7 +56,7 @@ impl Ticket {
 }
 
 /// Of two errors the one to answer with: a request that may succeed later is to come again.
-fn worse(one: Option<AppendError>, other: AppendError) -> AppendError {
+pub(crate) fn worse(one: Option<AppendError>, other: AppendError) -> AppendError {
     let rank = |error: &AppendError| match error {
         AppendError::Closed => 4,
         AppendError::Away => 3,

@@ -8,12 +8,11 @@ use hyper::body::Incoming;
 use messaging::channels::meta::signed_request::{self, Callback, FORM_BYTES_MAX};
 use messaging::channels::{PieceKind, Refusal};
 use messaging::ids::AccountId;
-use messaging::log::Topic;
 use messaging::metrics::{self, IngressOutcome};
-use messaging::record::Record;
 
 use crate::body::{self, BodyError};
 use crate::edge::bare;
+use crate::hooks::record_of;
 use crate::reply::{self, Reply};
 use crate::server::worker::Worker;
 
@@ -45,9 +44,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, callback: Callback, account: &st
         let hash = ids.event(owner.tenant.id(), owner.account, callback.name(), whose.as_bytes(), "").0;
         let code = data_encoding::HEXLOWER.encode(&hash[..CODE_BYTES]);
         let Some(piece) = signed_request::piece(account.channel, callback, &signed, &code) else { return bare(403) };
-        let conversation = ids.conversation(owner.tenant.id(), owner.account, piece.handle().expose());
-        let record = Record::inbound(owner, account.channel, conversation, &piece, shared.now());
-        let record = record.to_new(Topic::Inbound, shared.parts.log.partitions(), shared.parts.keyring.log());
+        let record = record_of(&shared.parts, account, &piece, shared.now());
         (record, account.channel, code, messaging::channels::channel(account.channel).refusal_cost().status)
     };
     let result = worker.appends.append(vec![record]).await;

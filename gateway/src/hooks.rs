@@ -12,6 +12,7 @@ use http::request::Parts as Head;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use messaging::channels::{self, Answer, Channel, ChannelKind, HandshakeReply, Piece, PieceKind, Received, Refusal};
+use messaging::clock::Timestamp;
 use messaging::directory::{Account, Directory};
 use messaging::exchange::{HttpRequest, WebhookRequest};
 use messaging::ids::AccountId;
@@ -21,6 +22,7 @@ use messaging::record::Record;
 
 use crate::body::{self, BodyError};
 use crate::edge::{bare, is_encoded};
+use crate::options::Parts;
 use crate::problem::{jittered_wait, whole_seconds};
 use crate::reply::{self, Reply};
 use crate::routes::PARAMS_MAX;
@@ -92,6 +94,8 @@ enum Judged {
 /// The pieces of an authentic request.
 struct Batch {
     channel: &'static dyn Channel,
+    /// The account of the path.
+    account: AccountId,
     records: Vec<NewRecord>,
     kinds: Vec<PieceKind>,
     /// A piece was left out because the log never takes one of its size.
@@ -150,20 +154,16 @@ fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str,
         Received::Pieces(pieces) => (pieces, None),
     };
     let now = shared.now();
-    let log = &shared.parts.log;
-    let (partitions, largest) = (log.partitions(), log.max_record());
-    let ids = shared.parts.keyring.ids();
+    let largest = shared.parts.log.max_record();
     let (records, kinds) = (Vec::with_capacity(pieces.len()), Vec::with_capacity(pieces.len()));
-    let mut batch = Batch { channel, records, kinds, too_large: false, answer };
+    let mut batch = Batch { channel, account: account.owner.account, records, kinds, too_large: false, answer };
     let mut others = Others { directory: &directory, channel, request: &request, found: Vec::new() };
     for piece in &pieces {
         let Some(account) = others.owner_of(piece, account) else {
             metrics::INGRESS_REJECTIONS.at([channel.kind().index(), IngressRejection::UnknownAccount.index()]).increment(1);
             continue;
         };
-        let conversation = ids.conversation(account.owner.tenant.id(), account.owner.account, piece.handle().expose());
-        let record = Record::inbound(account.owner, account.channel, conversation, piece, now);
-        let record = record.to_new(Topic::Inbound, partitions, shared.parts.keyring.log());
+        let record = record_of(&shared.parts, account, piece, now);
         if record.payload.len() > largest {
             batch.too_large = true;
             continue;
@@ -172,6 +172,14 @@ fn judge(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str,
         batch.kinds.push(piece.kind());
     }
     Judged::Append(batch)
+}
+
+/// A verified piece as a record for the log.
+pub(crate) fn record_of(parts: &Parts, account: &Account, piece: &Piece, now: Timestamp) -> NewRecord {
+    let owner = account.owner;
+    let conversation = parts.keyring.ids().conversation(owner.tenant.id(), owner.account, piece.handle().expose());
+    let record = Record::inbound(owner, account.channel, conversation, piece, now);
+    record.to_new(Topic::Inbound, parts.log.partitions(), parts.keyring.log())
 }
 
 /// The accounts that an app's request speaks of beside the path's: one hook serves all accounts of a Meta or TikTok app.
@@ -228,7 +236,11 @@ async fn append(worker: &Worker, batch: Batch, started: Instant) -> Reply {
         Err(error @ (AppendError::Full | AppendError::Away | AppendError::Closed | AppendError::Partition)) => {
             tracing::debug!(%error, channel = kind.name(), "a webhook was refused because the log does not take records");
             metrics::HTTP_SHED.at([worker.listener.index(), ShedReason::LogFull.index()]).increment(1);
-            let mut reply = bare(batch.channel.refusal_cost().status);
+            let cost = batch.channel.refusal_cost();
+            if cost.punished_at.is_some() && cost.redelivered_for.is_zero() {
+                worker.shared.refused.note(batch.account);
+            }
+            let mut reply = bare(cost.status);
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(jittered_wait())));
             refuse(Some(kind), IngressRejection::LogUnavailable, reply)
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use messaging::BoxFuture;
+use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::SharedClock;
 use messaging::exchange::{HttpRequest, HttpResponse};
@@ -15,6 +16,8 @@ use messaging::limit::Limit;
 use messaging::log::Log;
 use messaging::seal::Keyring;
 use messaging::store::Store;
+
+use crate::connectors::discord::Dial;
 
 /// Most header fields of a request. hyper's own default, which costs no allocation; a larger request is answered 431.
 pub const HEADERS_MAX: usize = 100;
@@ -25,10 +28,19 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Deepest nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
 
+/// Bytes of a usual answer that are read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 /// A call to the outside world, through the one guarded door of the process.
 pub trait OutboundCall: Send + Sync {
-    /// Makes the call. The error says in plain words why there is no answer, without secrets.
-    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>>;
+    /// Makes the call and reads at most so many bytes of the answer's body: a longer one is cut there. The error says in plain words
+    /// why there is no answer, without secrets.
+    fn call_up_to(&self, request: HttpRequest, timeout: Duration, body_bytes_max: usize) -> BoxFuture<'_, Result<HttpResponse, String>>;
+
+    /// The same for answers of a usual size.
+    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>> {
+        self.call_up_to(request, timeout, ANSWER_BYTES_MAX)
+    }
 }
 
 /// Whether a URL that a tenant gives may be called at all (scheme, host, port, address). The door checks the address again
@@ -62,8 +74,17 @@ pub struct Parts {
     pub caller: Arc<dyn OutboundCall>,
     /// Which URLs tenants may name.
     pub is_allowed_url: UrlCheck,
+    /// The way out for connections that last. Where it is given, this process does the accounts' work (see `connectors`).
+    pub dial: Option<Arc<dyn Dial>>,
     /// What the admin listener needs beside.
     pub admin: AdminParts,
+}
+
+impl Parts {
+    /// Changes accounts by what was seen of them.
+    pub(crate) fn accounts(&self) -> Accounts {
+        Accounts::new(self.keeper.clone(), self.log.clone(), self.keyring.clone(), self.clock.clone())
+    }
 }
 
 /// What only the admin listener needs. Everything may be left out.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::api::Backlog;
 use crate::api::recent::Recent;
 use crate::api::token;
+use crate::connectors::refused::Refused;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
 use crate::signatures::Signatures;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) accounts: Accounts,
     /// Which accounts' webhooks fail the signature.
     pub(crate) signatures: Signatures,
+    /// Accounts to be pulled soon.
+    pub(crate) refused: Arc<Refused>,
     pub(crate) connections: AtomicUsize,
     pub(crate) admin_connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
@@ -49,7 +52,7 @@ impl Shared {
     pub(crate) fn new(parts: Parts, options: Options) -> Arc<Self> {
         let recent = Recent::new(options.idempotency_ttl);
         let nobody = ChannelKind::ALL.iter().map(|kind| nobody(*kind)).collect();
-        let accounts = Accounts::new(parts.keeper.clone(), parts.log.clone(), parts.keyring.clone(), parts.clock.clone());
+        let accounts = parts.accounts();
         Arc::new(Self {
             parts,
             accounts,
@@ -59,6 +62,7 @@ impl Shared {
             backlog: Backlog::default(),
             nobody,
             fetched: Fetched::default(),
+            refused: Arc::default(),
             connections: AtomicUsize::new(0),
             admin_connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),

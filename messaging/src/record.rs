@@ -4,18 +4,19 @@
 //! version u8 (1) | kind u8 | channel u8 | flags u8 | tenant 16 | account 16 | conversation 16 | accepted_at_us u64 LE | sealed body
 //! ```
 //! The head is bound to the body as associated data, so a body moved under another head does not open. Only a
-//! `channels::Piece` (made by a channel after verification) or a `Command` (made by an authenticated caller) becomes a
-//! record; unverified bytes cannot.
+//! `channels::Piece` (made by a channel after verification), a `Command` (made by an authenticated caller) or a `Notice` (made by
+//! ourselves) becomes a record; unverified bytes cannot.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::channels::{ChannelKind, Piece};
+use crate::channels::{ChannelKind, ContactInfo, Inbound, InboundBody, Piece};
 use crate::clock::Timestamp;
 use crate::content::{Content, Handle, Template};
 use crate::directory::AccountNews;
-use crate::ids::{AccountId, ConversationId, MessageId, TenantId, partition_of};
+use crate::event::EventType;
+use crate::ids::{AccountId, ConversationId, IdHasher, MessageId, TenantId, partition_of};
 use crate::log::{NewRecord, Topic};
 use crate::outcome::named_enum;
 use crate::seal::DataKey;
@@ -35,6 +36,8 @@ RecordKind {
     Unparsable = "unparsable",
     /// A command of a merchant.
     Command = "command",
+    /// What this system found out about an account by itself.
+    Notice = "notice",
 }
 }
 
@@ -103,6 +106,20 @@ impl Record {
         }
     }
 
+    /// What we found out ourselves. Stands in the account's own conversation.
+    pub fn notice(owner: Owned, channel: ChannelKind, ids: &IdHasher, notice: &Notice, accepted_at: Timestamp) -> Self {
+        Self {
+            kind: RecordKind::Notice,
+            channel,
+            moved: false,
+            tenant: owner.tenant,
+            account: owner.account,
+            conversation: ids.conversation(owner.tenant.id(), owner.account, Handle::account().expose()),
+            accepted_at,
+            body: Bytes::from(serde_json::to_vec(notice).expect("notices serialise")),
+        }
+    }
+
     /// The same record for another conversation (an alias was found).
     pub fn moved_to(&self, conversation: ConversationId) -> Self {
         Self { conversation, moved: true, ..self.clone() }
@@ -153,6 +170,52 @@ impl Record {
     /// For the log: where it goes, and its bytes.
     pub fn to_new(&self, topic: Topic, partitions: u16, key: &DataKey) -> NewRecord {
         NewRecord { topic, partition: partition_of(self.conversation, partitions), payload: self.encode(key) }
+    }
+}
+
+/// What this system found out about an account by itself, for the account's subscribers. Holds no personal data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What was found, such as `connection`: with `instance` the key of deduplication.
+    pub subject: String,
+    /// Tells findings of one subject apart: the same one is told once.
+    pub instance: String,
+    /// What subscribers get.
+    pub news: News,
+}
+
+/// What subscribers get of a [`Notice`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// `account.state_changed`, with this as its `change`.
+    AccountState(Map<String, Value>),
+    /// `platform.event` of this kind.
+    Platform {
+        /// Its `kind`.
+        kind: String,
+        /// Its `raw`.
+        raw: Value,
+    },
+}
+
+impl Notice {
+    /// As if the platform had said it.
+    pub fn into_inbound(self) -> Inbound {
+        let body = match self.news {
+            News::AccountState(data) => InboundBody::Account { event: EventType::AccountStateChanged, data },
+            News::Platform { kind, raw } => InboundBody::Platform { kind, raw },
+        };
+        Inbound {
+            platform_id: format!("trunkline:{}", self.subject),
+            qualifier: self.instance,
+            at: Timestamp::ZERO,
+            contact: ContactInfo { handles: vec![Handle::account()], ..ContactInfo::default() },
+            opens_window: false,
+            from_ad: false,
+            body,
+            context: Map::new(),
+        }
     }
 }
 

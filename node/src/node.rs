@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use messaging::BoxFuture;
+use messaging::channels::ChannelKind;
 use messaging::clock::{SharedClock, SystemClock};
 use messaging::config::{Config, Role, SecretSource, StoreBackend};
 use messaging::exchange::{ByteStream, HttpRequest, HttpResponse};
@@ -19,8 +20,6 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::backends::{self, Backends};
 
-/// Bytes of an answer that account checks and endpoint tests read.
-const ANSWER_MAX: usize = 64 * 1024;
 /// Lines of the tail that a slow reader may lag behind.
 const TAIL_LINES: usize = 1024;
 /// How often a process looks whether the directory changed.
@@ -47,10 +46,10 @@ pub struct Node {
 struct Caller(Arc<Door>);
 
 impl gateway::OutboundCall for Caller {
-    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>> {
+    fn call_up_to(&self, request: HttpRequest, timeout: Duration, body_bytes_max: usize) -> BoxFuture<'_, Result<HttpResponse, String>> {
         Box::pin(async move {
             let client = self.0.client(&request.url).map_err(|error| error.to_string())?;
-            let sent = client.send(request, timeout, ANSWER_MAX).await.map_err(|error| error.to_string())?;
+            let sent = client.send(request, timeout, body_bytes_max).await.map_err(|error| error.to_string())?;
             Ok(sent.response)
         })
     }
@@ -91,6 +90,7 @@ impl Node {
             limit: backends.limit.clone(),
             channels: config.channels.clone(),
             caller: Arc::new(Caller(door.clone())),
+            dial: config.has_role(Role::Gateway).then(|| Arc::new(Caller(door.clone())) as Arc<dyn gateway::connectors::discord::Dial>),
             is_allowed_url: {
                 let door = door.clone();
                 Arc::new(move |url| door.policy().check_url(url).map(|_| ()).map_err(|error| error.to_string()))
@@ -356,7 +356,21 @@ async fn watch(keeper: DirectoryKeeper, exporter: Arc<Exporter>, log: Arc<dyn Lo
                 metrics::STORE_DISK_USAGE_BYTES.at([metrics::DiskComponent::Log.index()]).set(log_used as f64);
                 metrics::STORE_DISK_USAGE_BYTES.at([metrics::DiskComponent::Store.index()]).set(store_used as f64);
                 metrics::STORE_DISK_LIMIT_BYTES.at([]).set((log_limit + store_limit) as f64);
+                count_accounts(&keeper);
             }
+        }
+    }
+}
+
+/// Sets the accounts' gauges.
+fn count_accounts(keeper: &DirectoryKeeper) {
+    let mut counts = [[0_u32; metrics::AccountLabel::ALL.len()]; ChannelKind::ALL.len()];
+    for account in keeper.shared().load().accounts() {
+        counts[account.channel.index()][metrics::AccountLabel::from(account.row.state).index()] += 1;
+    }
+    for (channel, states) in counts.iter().enumerate() {
+        for (state, count) in states.iter().enumerate() {
+            metrics::PLATFORM_ACCOUNTS.at([channel, state]).set(f64::from(*count));
         }
     }
 }

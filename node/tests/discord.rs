@@ -30,10 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Caller(Door);
 
 impl gateway::OutboundCall for Caller {
-    fn call(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpResponse, String>> {
+    fn call_up_to(&self, request: HttpRequest, timeout: Duration, body_bytes_max: usize) -> BoxFuture<'_, Result<HttpResponse, String>> {
         Box::pin(async move {
             let client = self.0.client(&request.url).map_err(|error| error.to_string())?;
-            client.send(request, timeout, 65_536).await.map(|sent| sent.response).map_err(|error| error.to_string())
+            client.send(request, timeout, body_bytes_max).await.map(|sent| sent.response).map_err(|error| error.to_string())
         })
     }
 }

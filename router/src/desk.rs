@@ -564,7 +564,7 @@ fn qualifier(status: Status) -> &'static str {
 pub fn count(record: &Record, outcome: messaging::outcome::Outcome) {
     use messaging::record::RecordKind;
     let direction = match record.kind {
-        RecordKind::Inbound | RecordKind::Unparsable => 0,
+        RecordKind::Inbound | RecordKind::Unparsable | RecordKind::Notice => 0,
         RecordKind::Command => 1,
     };
     metrics::ROUTER_RECORDS.at([direction, record.channel.index(), outcome.index()]).increment(1);

@@ -1083,7 +1083,7 @@ fn rows_of(found: Vec<messaging::store::Found>, epoch: u64) -> Vec<(u64, LaterRo
 fn topic_of(record: &Record) -> Topic {
     use messaging::record::RecordKind;
     match record.kind {
-        RecordKind::Inbound | RecordKind::Unparsable => Topic::Inbound,
+        RecordKind::Inbound | RecordKind::Unparsable | RecordKind::Notice => Topic::Inbound,
         RecordKind::Command => Topic::Outbound,
     }
 }

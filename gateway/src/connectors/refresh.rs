@@ -1,52 +1,39 @@
 //! Refreshes credentials before they end, and at once where the platform refuses one that a refresh revives.
 //!
-//! Every gateway looks for what is due. An account's refresh runs under the lease on that work, and looks at the newest directory
-//! once it has it, so that one of many triggers in many processes makes the call and the others find it done.
+//! The work is wanted only while a refresh is due. It runs under its lease, and looks at the newest directory first, so that one of many
+//! triggers in many processes makes the call and the others find it done.
 //!
-//! New tokens are durable before anything else happens: from the call to that moment the work belongs to a task of its own, which a
-//! waiter that is dropped does not cut, and for which a draining process waits. What dies with the process is asked for again with
-//! the same token: the platform then gives tokens, or says that it is used up, and the account is broken and told.
+//! New tokens are durable before anything else happens: from the call to that moment the work belongs to a task of its own, which is not
+//! cut with the run. What dies with the process is asked for again with the same token: the platform then gives tokens, or says that it
+//! is used up, and the account is broken and told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use messaging::BoxFuture;
 use messaging::accounts::{Accounts, StateChange};
 use messaging::channels::{Channel, ChannelKind, ChannelSettings, Refresh, Tokens, channel};
 use messaging::clock::{SharedClock, Timestamp};
-use messaging::directory::{Account, AccountState, Directory, StateReason};
-use messaging::ids::AccountId;
+use messaging::directory::{Account, AccountState, StateReason};
 use messaging::metrics::{self, PlatformOperation, PlatformOutcome};
-use messaging::seal::fill_random;
-use messaging::store::{LeaseAnswer, LeaseOn, Store, Work};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use messaging::store::Work;
 
-use crate::options::OutboundCall;
+use super::job::{Job, Over, Worker};
+use crate::options::{self, OutboundCall};
 
-/// How often what is due is looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Refreshes under way in one process.
-const UNDER_WAY_MAX: usize = 16;
-/// How long a refresh has its account for itself.
-const LEASE: Duration = Duration::from_secs(120);
-/// A call is begun only this early in a lease: the rest is for the answer and its way into the store.
-const BEGUN_WITHIN: Duration = Duration::from_secs(30);
-/// Another process is at it: how soon to look what came of it.
-const OTHERS_LOOK: Duration = Duration::from_secs(5);
-/// First and longest wait after a refresh that was not settled, where the platform names none; doubles, with a share of chance.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(15 * 60));
+/// How long a call may take, whatever its channel says: less than a run has that is told to stop.
+const CALL_MAX: Duration = Duration::from_secs(6);
+/// Wait after a refresh that was not settled, where the platform names none. The pauses between runs come on top.
+const TRY_AGAIN: Duration = Duration::from_secs(15);
+/// Longest wait that a platform may name: a day's share that is used up.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// First and longest wait between two tries to make new tokens durable.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How long a draining process waits for refreshes under way.
-const DRAIN_MAX: Duration = Duration::from_secs(15);
 
 /// What refreshes work with.
 #[derive(Clone)]
-pub struct Parts {
-    /// Has the leases.
-    pub store: Arc<dyn Store>,
+pub(crate) struct Parts {
     /// Changes accounts.
     pub accounts: Accounts,
     /// The way out.
@@ -59,58 +46,56 @@ pub struct Parts {
 
 /// How a refresh ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The account's row is as it should be: new tokens, a credential that is given up, or nothing is due any more.
+pub(crate) enum Ended {
+    /// The account's row is as it should be: new tokens, or a credential that is given up.
     Settled,
-    /// To be tried again, not before the wait where one is known.
+    /// To be tried again, not before the wait where the platform named one.
     Again(Option<Duration>),
 }
 
-/// An account whose refresh was not settled.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    tries: u32,
-    until: Timestamp,
+/// The work of refreshing.
+pub(super) struct Refresher {
+    parts: Parts,
 }
 
-/// Refreshes what is due until told to stop; then waits for what is under way.
-pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut under_way: JoinSet<(AccountId, Ended)> = JoinSet::new();
-    let mut busy: Vec<AccountId> = Vec::with_capacity(UNDER_WAY_MAX);
-    let mut waiting: HashMap<AccountId, Waiting> = HashMap::new();
-    loop {
-        tokio::select! {
-            // A sender that is gone means the same.
-            _ = stop.wait_for(|stop| *stop) => break,
-            _ = ticks.tick() => {}
-            Some(ended) = under_way.join_next() => {
-                let Ok((id, ended)) = ended else { continue };
-                busy.retain(|busy| *busy != id);
-                note(&mut waiting, id, ended, parts.clock.now());
-                continue;
-            }
-        }
-        let (now, directory) = (parts.clock.now(), parts.accounts.directory());
-        // Bounded by the accounts that are due.
-        waiting.retain(|id, _| directory.account(*id).is_some_and(|account| is_due(account, now)));
-        for account in due(&directory, now) {
-            let id = account.row.id;
-            if busy.len() >= UNDER_WAY_MAX {
-                break;
-            }
-            if busy.contains(&id) || waiting.get(&id).is_some_and(|waiting| now < waiting.until) {
-                continue;
-            }
-            busy.push(id);
-            let parts = parts.clone();
-            under_way.spawn(async move { (id, refresh_leased(&parts, id).await) });
-        }
+impl Refresher {
+    pub(super) fn new(parts: &options::Parts) -> Self {
+        let (accounts, caller) = (parts.accounts(), parts.caller.clone());
+        Self { parts: Parts { accounts, caller, channels: parts.channels.clone(), clock: parts.clock.clone() } }
     }
-    let drained = async { while under_way.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
-        tracing::error!("refreshes of credentials are still under way at the end of the drain");
+}
+
+impl Worker for Refresher {
+    fn work(&self) -> Work {
+        Work::Refresh
+    }
+
+    fn wants(&self, account: &Account) -> bool {
+        is_due(account, self.parts.clock.now())
+    }
+
+    fn run(&self, mut job: Job) -> BoxFuture<'_, Over> {
+        Box::pin(async move {
+            let id = job.account.owner.account;
+            let directory = match self.parts.accounts.reload().await {
+                Ok(directory) => directory,
+                Err(error) => {
+                    tracing::warn!(account = %id, %error, "the directory cannot be read before a refresh");
+                    return Over::Again;
+                }
+            };
+            // Another process may have done it a moment ago.
+            let Some(account) = directory.account(id).filter(|account| is_due(account, self.parts.clock.now())) else { return Over::Again };
+            let wait = match refresh(&self.parts, account.clone()).await {
+                Ended::Settled => return Over::Again,
+                Ended::Again(wait) => wait.map_or(TRY_AGAIN, |wait| wait.min(WAIT_MAX)),
+            };
+            tokio::select! {
+                () = self.parts.clock.sleep(wait) => {}
+                () = job.stop.told() => {}
+            }
+            Over::Again
+        })
     }
 }
 
@@ -118,67 +103,8 @@ fn is_due(account: &Account, now: Timestamp) -> bool {
     channel(account.channel).life(account).due(account).is_some_and(|due| due <= now)
 }
 
-/// The accounts that are due, those that wait longest first.
-fn due(directory: &Directory, now: Timestamp) -> Vec<&Arc<Account>> {
-    let mut due: Vec<&Arc<Account>> = directory.accounts().filter(|account| is_due(account, now)).collect();
-    due.sort_by_key(|account| (channel(account.channel).life(account).due(account), account.row.id));
-    due
-}
-
-fn note(waiting: &mut HashMap<AccountId, Waiting>, id: AccountId, ended: Ended, now: Timestamp) {
-    match ended {
-        Ended::Settled => {
-            waiting.remove(&id);
-        }
-        Ended::Again(after) => {
-            let one = waiting.entry(id).or_insert(Waiting { tries: 0, until: now });
-            let wait = TRY_AGAIN.0.saturating_mul(1 << one.tries.min(10)).min(TRY_AGAIN.1);
-            one.until = now.plus(after.unwrap_or_else(|| wait.mul_f64(0.5 + 0.5 * chance())));
-            one.tries = one.tries.saturating_add(u32::from(after.is_none()));
-        }
-    }
-}
-
-/// Between 0 and 1.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    fill_random(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
-}
-
-/// Refreshes an account's credential under the lease on that work, if it is still due by the newest directory.
-pub async fn refresh_leased(parts: &Parts, id: AccountId) -> Ended {
-    // Drawn anew each time: to itself, too, this process is another owner.
-    let mut owner = [0; 16];
-    fill_random(&mut owner);
-    let begun = parts.clock.monotonic();
-    let lease = match parts.store.lease(LeaseOn::Account(id, Work::Refresh), owner, LEASE).await {
-        Ok(LeaseAnswer::Held(lease)) => lease,
-        Ok(LeaseAnswer::HeldByOther(_)) => return Ended::Again(Some(OTHERS_LOOK)),
-        Err(error) => {
-            tracing::warn!(account = %id, %error, "no lease on the refresh of a credential");
-            return Ended::Again(None);
-        }
-    };
-    let ended = match parts.accounts.reload().await {
-        Err(error) => {
-            tracing::warn!(account = %id, %error, "the directory cannot be read before a refresh");
-            Ended::Again(None)
-        }
-        Ok(directory) => match directory.account(id).filter(|account| is_due(account, parts.clock.now())) {
-            Some(_) if parts.clock.monotonic().saturating_sub(begun) > BEGUN_WITHIN => Ended::Again(None),
-            Some(account) => refresh(parts, account.clone()).await,
-            None => Ended::Settled,
-        },
-    };
-    if let Err(error) = parts.store.release(lease).await {
-        tracing::debug!(account = %id, %error, "the lease on a refresh is not given back, it runs out");
-    }
-    ended
-}
-
 /// Refreshes an account's credential once. Whoever calls holds the lease.
-pub async fn refresh(parts: &Parts, account: Arc<Account>) -> Ended {
+pub(crate) async fn refresh(parts: &Parts, account: Arc<Account>) -> Ended {
     let parts = parts.clone();
     // A task of its own: whoever waits here may be dropped, an answer may not.
     let work = tokio::spawn(async move { one(&parts, &account).await });
@@ -199,7 +125,7 @@ async fn one(parts: &Parts, account: &Account) -> Ended {
         }
     };
     let started = parts.clock.now();
-    let answer = parts.caller.call(request, settings.timeout).await;
+    let answer = parts.caller.call(request, settings.timeout.min(CALL_MAX)).await;
     let now = parts.clock.now();
     let (kind, operation) = (account.channel.index(), PlatformOperation::Refresh.index());
     metrics::PLATFORM_REQUEST_DURATION_SECONDS.at([kind, operation]).record(now.since(started).as_secs_f64());

@@ -11,7 +11,7 @@ pub(crate) mod connection;
 pub(crate) mod listen;
 pub(crate) mod worker;
 
-use crate::connectors::refresh;
+use crate::connectors::Connectors;
 use crate::shared::Shared;
 use crate::upkeep;
 use listen::Listeners;
@@ -38,8 +38,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     for (index, socket) in public.into_iter().enumerate() {
         threads.push(start(&shared, Listener::Public, index, socket, public_stage.subscribe())?);
     }
-    let (refreshes_stop, stop) = watch::channel(false);
-    let refreshes = tokio::spawn(refresh::run(refresh_parts(&shared), stop));
+    let connectors = Connectors::start(&shared.parts, &shared.refused);
     let upkeep = AbortOnDrop(tokio::spawn(upkeep::run(shared.clone())));
     let admin = admin.map(|socket| start(&shared, Listener::Admin, 0, socket, admin_stage.subscribe())).transpose()?;
 
@@ -56,36 +55,22 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
         // Threads do not end by themselves: the node must not go on with half of them.
         ended = first_end => return Err(ended.map_or(ServeError::Panicked, |ended| ended.map_or_else(Into::into, |()| ServeError::Panicked))),
     }
-    refreshes_stop.send_replace(true);
     shared.draining.store(true, Ordering::SeqCst);
     metrics::DRAINING.at([]).set(1.0);
     tracing::info!(announce_s = shared.options.drain.announce.as_secs_f64(), "draining: readiness says no, requests are still served");
     tokio::time::sleep(shared.options.drain.announce).await;
     shared.closing.store(true, Ordering::SeqCst);
     public_stage.send_replace(Stage::Closing);
+    connectors.stop().await;
     for thread in threads {
         thread.await.map_err(|_| ServeError::Panicked)??;
     }
     drop(upkeep);
-    if refreshes.await.is_err() {
-        metrics::PANICS.at([]).increment(1);
-        tracing::error!("the task that refreshes credentials panicked");
-    }
     admin_stage.send_replace(Stage::Closing);
     if let Some(admin) = admin {
         admin.await.map_err(|_| ServeError::Panicked)??;
     }
     Ok(())
-}
-
-fn refresh_parts(shared: &Shared) -> refresh::Parts {
-    refresh::Parts {
-        store: shared.parts.store.clone(),
-        accounts: shared.accounts.clone(),
-        caller: shared.parts.caller.clone(),
-        channels: shared.parts.channels.clone(),
-        clock: shared.parts.clock.clone(),
-    }
 }
 
 /// A task that ends with whoever started it.

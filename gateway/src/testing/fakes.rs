@@ -171,7 +171,7 @@ pub(crate) struct FakeCaller {
 }
 
 impl OutboundCall for FakeCaller {
-    fn call(&self, request: HttpRequest, _: Duration) -> BoxFuture<'_, Result<HttpResponse, String>> {
+    fn call_up_to(&self, request: HttpRequest, _: Duration, _: usize) -> BoxFuture<'_, Result<HttpResponse, String>> {
         self.requests.lock().unwrap().push(request);
         let answer = *self.answer.lock().unwrap();
         Box::pin(async move {

@@ -137,6 +137,7 @@ pub(crate) fn fakes() -> Fakes {
         limit: messaging::limit::open_local(shared),
         channels: channels(),
         caller: caller.clone(),
+        dial: None,
         is_allowed_url: Arc::new(|url| if url.starts_with("https://") { Ok(()) } else { Err("must be https".into()) }),
         admin: AdminParts { metrics: Some(Arc::new(|| "# metrics\n".into())), ..AdminParts::default() },
     };

@@ -131,6 +131,27 @@ pub enum InboundBody {
     },
 }
 
+impl InboundBody {
+    /// Its kind, as it goes into ids. Never changes.
+    pub fn kind_name(&self) -> &'static str {
+        match self {
+            Self::Message { .. } => "message",
+            Self::Echo { .. } => "echo",
+            Self::Status(_) => "status",
+            Self::Reaction { .. } => "reaction",
+            Self::Edit { .. } => "edit",
+            Self::Delete { .. } => "delete",
+            Self::Preference { .. } => "preference",
+            Self::Rekeyed { .. } => "rekeyed",
+            Self::Reachable(_) => "reachable",
+            Self::Account { .. } => "account",
+            Self::Watermark { .. } => "watermark",
+            Self::Resource { .. } => "resource",
+            Self::Platform { .. } => "platform",
+        }
+    }
+}
+
 /// News of a message of ours.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusUpdate {

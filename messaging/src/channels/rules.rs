@@ -62,6 +62,8 @@ pub struct ChannelSettings {
     pub window_cap: u32,
     /// How long before its end subscribers are told.
     pub window_warning: Duration,
+    /// From one pull of an account to the next, where the platform does not bring again what was missed (WooCommerce).
+    pub pull_interval: Duration,
 }
 
 impl Default for ChannelSettings {
@@ -81,6 +83,7 @@ impl Default for ChannelSettings {
             ad_window: Duration::ZERO,
             window_cap: 0,
             window_warning: Duration::ZERO,
+            pull_interval: Duration::from_secs(15 * 60),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::reader::Reader;
 use super::values::{self, Wrong};
 use crate::channels::{ChannelKind, ChannelSettings};
 
+const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -71,7 +72,11 @@ fn settings(kind: ChannelKind, table: &mut Table<'_, '_>) -> ChannelSettings {
             settings.per_route = table.rate("per_route");
             settings.per_app = table.rate("per_app");
         }
-        ChannelKind::Email | ChannelKind::Woocommerce => settings.per_account = table.rate("per_account"),
+        ChannelKind::Email => settings.per_account = table.rate("per_account"),
+        ChannelKind::Woocommerce => {
+            settings.per_account = table.rate("per_account");
+            settings.pull_interval = table.span("pull_interval", MINUTE);
+        }
     }
     settings
 }

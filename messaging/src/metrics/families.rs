@@ -194,6 +194,12 @@ families! {
     MESSAGE_STATUS: Counter = "trunkline_message_status_total" ["channel": ChannelKind, "status": ReportedStatus]
         "Delivery statuses reported by platforms.",
 
+    // Accounts' work: not in operations.md's table
+    ACCOUNT_WORKS: Gauge = "trunkline_account_works" ["work": AccountWork]
+        "Works of accounts (connections, pulls, refreshes) that this process does now.",
+    ACCOUNT_WORK_ENDS: Counter = "trunkline_account_work_ends_total" ["work": AccountWork, "reason": WorkEnd]
+        "Works of accounts that ended, by reason.",
+
     // Webhook delivery to CRMs
     WEBHOOK_ATTEMPTS: Counter = "trunkline_webhook_attempts_total" ["outcome": AttemptOutcome]
         "Webhook delivery attempts finished, by outcome.",

@@ -76,25 +76,7 @@ fn seen_key(record: &Record, inbound: &Inbound, ids: &IdHasher) -> Key {
         | InboundBody::Reachable(_)
         | InboundBody::Account { .. }
         | InboundBody::Resource { .. }
-        | InboundBody::Platform { .. } => Key::Pointer(tenant, event_id(record, inbound, kind_name(&inbound.body), ids).0),
-    }
-}
-
-fn kind_name(body: &InboundBody) -> &'static str {
-    match body {
-        InboundBody::Message { .. } => "message",
-        InboundBody::Echo { .. } => "echo",
-        InboundBody::Status(_) => "status",
-        InboundBody::Reaction { .. } => "reaction",
-        InboundBody::Edit { .. } => "edit",
-        InboundBody::Delete { .. } => "delete",
-        InboundBody::Preference { .. } => "preference",
-        InboundBody::Rekeyed { .. } => "rekeyed",
-        InboundBody::Reachable(_) => "reachable",
-        InboundBody::Account { .. } => "account",
-        InboundBody::Watermark { .. } => "watermark",
-        InboundBody::Resource { .. } => "resource",
-        InboundBody::Platform { .. } => "platform",
+        | InboundBody::Platform { .. } => Key::Pointer(tenant, event_id(record, inbound, inbound.body.kind_name(), ids).0),
     }
 }
 
@@ -358,7 +340,7 @@ fn about_message(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind: 
         let _ = write!(extra, r#","context":{}"#, serde_json::to_string(&inbound.context).expect("json serialises"));
     }
     let data = data(state, head, &extra);
-    let id = event_id(record, inbound, kind_name(&inbound.body), desk.world.ids);
+    let id = event_id(record, inbound, inbound.body.kind_name(), desk.world.ids);
     emit(desk, record, inbound, kind, id, None, true, &data, Home::Event, None)?;
     Ok(Outcome::Done)
 }
@@ -439,14 +421,14 @@ fn personal_event(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind:
         let _ = write!(extra, r#","context":{}"#, serde_json::to_string(&inbound.context).expect("json serialises"));
     }
     let data = plain_data(state, &extra);
-    let id = event_id(record, inbound, kind_name(&inbound.body), desk.world.ids);
+    let id = event_id(record, inbound, inbound.body.kind_name(), desk.world.ids);
     emit(desk, record, inbound, kind, id, None, true, &data, Home::Event, None)?;
     Ok(Outcome::Done)
 }
 
 fn account_event(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind: EventType, extra: &str) -> Result<Outcome, Unfit> {
     let data = format!(r#"{{"channel":"{}","account":"{}"{extra}}}"#, record.channel.name(), record.account);
-    let id = event_id(record, inbound, kind_name(&inbound.body), desk.world.ids);
+    let id = event_id(record, inbound, inbound.body.kind_name(), desk.world.ids);
     emit(desk, record, inbound, kind, id, None, false, &data, Home::Event, None)?;
     Ok(Outcome::Done)
 }

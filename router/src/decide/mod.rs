@@ -9,7 +9,7 @@ use messaging::content::Handle;
 use messaging::directory::Account;
 use messaging::ids::{AccountId, ConversationId, EventId, IdHasher, MessageId};
 use messaging::outcome::Outcome;
-use messaging::record::{Command, Record};
+use messaging::record::{Command, Notice, Record};
 use messaging::state::{Conversation, Pointer};
 use messaging::store::Key;
 use messaging::tenant::Tenant;
@@ -39,6 +39,9 @@ pub fn parse(record: &Record) -> Result<Parsed, Unfit> {
             channel(record.channel).parse(&record.body).map(|inbound| Parsed::Inbound(Box::new(inbound))).map_err(|_| Unfit::Body)
         }
         RecordKind::Unparsable => Err(Unfit::Body),
+        RecordKind::Notice => serde_json::from_slice::<Notice>(&record.body)
+            .map(|notice| Parsed::Inbound(Box::new(notice.into_inbound())))
+            .map_err(|_| Unfit::Body),
         RecordKind::Command => {
             serde_json::from_slice(&record.body).map(|command| Parsed::Command(Box::new(command))).map_err(|_| Unfit::Body)
         }

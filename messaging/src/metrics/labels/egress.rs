@@ -2,6 +2,7 @@
 
 use crate::directory::AccountState;
 use crate::outcome::{Status, named_enum};
+use crate::store::Work;
 
 named_enum! {
 /// What a platform was called for.
@@ -75,6 +76,42 @@ impl From<AccountState> for AccountLabel {
             AccountState::Unverified => Self::Unverified,
         }
     }
+}
+
+named_enum! {
+/// A kind of work of an account.
+AccountWork {
+    /// A connection that stays open.
+    Connection = "connection",
+    /// Asking for what was missed.
+    Pull = "pull",
+    /// Renewing a credential.
+    Refresh = "refresh",
+}
+}
+
+impl From<Work> for AccountWork {
+    fn from(work: Work) -> Self {
+        match work {
+            Work::Connection => Self::Connection,
+            Work::Pull => Self::Pull,
+            Work::Refresh => Self::Refresh,
+        }
+    }
+}
+
+named_enum! {
+/// Why a work of an account ended.
+WorkEnd {
+    /// The account changed, or the process drains.
+    Told = "told",
+    /// The lease could not be kept.
+    Unleased = "unleased",
+    /// It could not go on, and is begun again.
+    Again = "again",
+    /// It cannot go on before somebody changes the account.
+    Stuck = "stuck",
+}
 }
 
 named_enum! {

@@ -1,0 +1,1 @@
+//! Works of accounts: one process does each, under its lease.
