@@ -157,7 +157,7 @@ mod tests {
             ("bb", false, false),
             ("bbb", true, false),
             ("gbbb", true, false),
-            ("gggbbb", false, true),
+            ("gggbbb", false, false),
             ("gggbbbb", true, false),
             ("ggggggggggggggggbbbbbbbb", false, false),
             ("ggggggggggggggggbbbbbbbbb", true, false),

@@ -180,7 +180,7 @@ async fn an_end_is_told_a_week_before_and_broken_after() {
         later(&world).await;
         let expiring = format!("expiring at {ends_at}");
         assert_eq!(told(&world), [expiring.as_str()]);
-        world.clock.advance(6 * day);
+        world.clock.advance(6 * day + Duration::from_secs(60));
         later(&world).await;
         later(&world).await;
         assert_eq!(told(&world)[1..], ["broken by refresh_refused"]);
