@@ -126,7 +126,10 @@ impl Signatures {
     /// lost nothing.
     pub(crate) fn troubles(&self, directory: &Directory, now: Timestamp) -> Vec<(AccountId, Trouble, String)> {
         let mut watched = self.watched.lock().expect("no holder of the watched panics");
-        watched.retain(|id, lately| directory.account(*id).is_some() && !lately.is_over(now));
+        watched.retain(|id, lately| {
+            // Whoever is unverified is looked at until its state has changed.
+            directory.account(*id).is_some_and(|account| account.row.state == AccountState::Unverified || !lately.is_over(now))
+        });
         self.count.store(watched.len(), Ordering::Relaxed);
         let mut found = Vec::new();
         for (id, lately) in watched.iter() {

@@ -236,7 +236,8 @@ async fn sends_of_a_broken_account_wait() {
     rig.until(|rig| rig.account_state() == AccountState::Broken).await;
     let told = rig.inbox.wait_for_kind("account.state_changed", 1).await;
     let change = &told[0].body["data"]["change"];
-    assert_eq!((&change["state"], &change["reason"], &change["detail"]), (&"broken".into(), &"auth".into(), &"190".into()));
+    assert_eq!((change["state"].as_str(), change["reason"].as_str()), (Some("broken"), Some("auth")));
+    assert!(change["detail"].as_str().is_some_and(|detail| detail.starts_with("190")), "{change}");
     let until = rig.clock.now().plus(Duration::from_secs(600));
     let hasty = rig.send_with(&phones[0], text("in time or not at all"), |send| send.expires_at = Some(until)).await;
     rig.quiet().await;
