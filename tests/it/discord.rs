@@ -5,19 +5,23 @@ use std::time::Duration;
 use bench::platform::discord::DiscordSim;
 use bench::platform::{Answer, SimOptions};
 use serde_json::{Value, json};
-use system_tests::{System, body, fast};
+use system_tests::{PATIENCE, System, body, fast};
 
 const ADA: &str = "1200000000000000030";
 const BOB: &str = "1200000000000000031";
 
-/// A simulated application, connected.
+/// A simulated application, connected; by its addresses only.
 async fn connect(system: &System) -> (DiscordSim, String) {
+    connect_as(system, "sim-token", "0").await
+}
+
+async fn connect_as(system: &System, token: &str, intents: &str) -> (DiscordSim, String) {
     let clock: messaging::clock::SharedClock = system.clock.clone();
     let options = SimOptions { statuses: fast(), clock, ..SimOptions::default() };
-    let (credential, application) = (options.credential.clone(), options.account.clone());
+    let application = options.account.clone();
     let sim = DiscordSim::start(options).await.expect("a simulator starts");
     let account = json!({"channel": "discord", "name": "bot", "api_base": sim.url(), "application_id": application,
-        "public_key": sim.public_key(), "bot_token": credential, "intents": "0"});
+        "public_key": sim.public_key(), "bot_token": token, "intents": intents});
     let made = system.ok("POST", "/v1/accounts", &account).await;
     let account = made["id"].as_str().expect("an account has an id").to_owned();
     sim.set_hook(&system.hook("discord", &account));
@@ -110,5 +114,83 @@ async fn webhook_events_are_told_and_a_withdrawal_is_an_opt_out() {
     assert!(sim.customer_deauthorizes(ADA).await.accepted);
     system.event("platform.event", |e| e["data"]["account"] == account.as_str() && e.to_string().contains("APPLICATION_AUTHORIZED")).await;
     system.event("contact.opted_out", |e| e.to_string().contains("APPLICATION_DEAUTHORIZED")).await;
+    sim.stop().await;
+}
+
+async fn until_connected(sim: &DiscordSim) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !sim.sessions().now().iter().any(|session| session.is_connected) {
+        assert!(tokio::time::Instant::now() < deadline, "no connection: {:?}", sim.sessions().now());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The texts of what people wrote, by the events' ids: a delivery may be made twice, an event not.
+fn written(system: &System) -> Vec<String> {
+    let mut seen = std::collections::BTreeMap::new();
+    for event in system.inbox.received().iter().map(body).filter(|event| event["type"] == "message.received") {
+        let text = event["data"]["message"]["text"]["body"].as_str().unwrap_or("?").to_owned();
+        seen.insert(event["id"].to_string(), text);
+    }
+    let mut texts: Vec<String> = seen.into_values().collect();
+    texts.sort();
+    texts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_write_comes_by_the_gateway_whatever_happens_to_the_process() {
+    let mut system = System::start().await;
+    let (sim, _) = connect_as(&system, "sim-token", "12288").await;
+    until_connected(&sim).await;
+    let says = |text: &'static str| move |event: &Value| event["data"]["message"]["text"]["body"] == text;
+    let mut lines = Vec::new();
+    for (before, during, kill) in [("1 before", "1 during", true), ("2 before", "2 during", false), ("3 before", "3 during", true)] {
+        assert!(sim.customer_writes(ADA, before).await.accepted);
+        let received = system.event("message.received", says(before)).await;
+        system.verify(&received);
+        if kill {
+            system.process.kill();
+        } else {
+            assert_eq!(system.process.terminate().await, Some(0));
+        }
+        assert!(sim.customer_writes(ADA, during).await.accepted, "the session is kept");
+        system.restart().await;
+        system.event("message.received", says(during)).await;
+        lines.extend([before, during]);
+    }
+    assert_eq!(written(&system), lines, "each once");
+    let (identified, resumed, _) = sim.sessions().counts();
+    assert_eq!((identified, resumed), (1, 3), "one session all along");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_person_can_mend_is_told() {
+    let system = System::start().await;
+    let (sim, account) = connect_as(&system, "another-token", "12288").await;
+    let path = format!("/v1/accounts/{account}");
+    let changed = async |state: &str| {
+        let wanted = |event: &Value| event["data"]["account"] == account.as_str() && event["data"]["change"]["state"] == state;
+        body(&system.event("account.state_changed", wanted).await)["data"]["change"].clone()
+    };
+    assert_eq!(changed("broken").await["reason"], "auth");
+    for _ in 0..100 {
+        if system.get(&path).await["state"] == "broken" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(system.get(&path).await["state"], "broken");
+    // An intent that the application may not have.
+    sim.sessions().refuse_intents(1 << 15);
+    system.ok("PATCH", &path, &json!({"bot_token": "sim-token", "intents": "46592"})).await;
+    system.ok("POST", &format!("{path}/resume"), &Value::Null).await;
+    let detail = changed("disconnected").await["detail"].to_string();
+    assert!(detail.contains("4014") && detail.contains("developer portal"), "{detail}");
+    assert_eq!(system.get(&path).await["state"], "active", "it sends all the same");
+    system.ok("PATCH", &path, &json!({"intents": "12288"})).await;
+    until_connected(&sim).await;
+    assert!(sim.customer_writes(ADA, "at last").await.accepted);
+    system.event("message.received", |event| event["data"]["message"]["text"]["body"] == "at last").await;
     sim.stop().await;
 }

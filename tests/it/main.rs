@@ -9,3 +9,4 @@ mod flows;
 mod management;
 mod meta;
 mod observe;
+mod woocommerce;

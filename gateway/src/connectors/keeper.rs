@@ -89,10 +89,11 @@ impl Keeper {
         for slot in self.slots.values() {
             slot.orders.send_if_modified(|orders| orders.change(None));
         }
-        while let Some((_, slot)) = self.slots.pop_first() {
+        for slot in self.slots.values_mut() {
             // How it ended does not matter any more.
-            let _ = slot.task.await;
+            let _ = (&mut slot.task).await;
         }
+        self.slots.clear();
     }
 }
 

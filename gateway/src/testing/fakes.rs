@@ -112,18 +112,43 @@ impl Log for FakeLog {
 pub(crate) struct Faulty {
     store: Arc<dyn Store>,
     pub away: AtomicBool,
+    /// Calls that are not answered yet.
+    in_flight: AtomicUsize,
+    /// Calls so far.
+    pub calls: AtomicUsize,
+}
+
+/// A call while it lives.
+struct Call<'a>(&'a Faulty);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Faulty {
     pub fn over(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, away: AtomicBool::new(false) })
+        Arc::new(Self { store, away: AtomicBool::new(false), in_flight: AtomicUsize::new(0), calls: AtomicUsize::new(0) })
     }
 
-    fn guarded<'a, T>(&'a self, work: BoxFuture<'a, Result<T, StoreError>>) -> BoxFuture<'a, Result<T, StoreError>> {
+    /// Whether every call is answered.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    fn guarded<'a, T: 'a>(&'a self, work: BoxFuture<'a, Result<T, StoreError>>) -> BoxFuture<'a, Result<T, StoreError>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         if self.away.load(Ordering::SeqCst) {
             return Box::pin(async { Err(StoreError::Unavailable("cut off for the test".into())) });
         }
-        work
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let call = Call(self);
+        Box::pin(async move {
+            let done = work.await;
+            drop(call);
+            done
+        })
     }
 }
 

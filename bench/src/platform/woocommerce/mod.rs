@@ -52,6 +52,8 @@ pub(crate) struct State {
     orders: Mutex<BTreeMap<u64, Value>>,
     next_order: AtomicU64,
     next_note: AtomicU64,
+    /// Answers with orders.
+    asked: AtomicU64,
     webhook: Mutex<Webhook>,
 }
 
@@ -79,6 +81,7 @@ impl WoocommerceSim {
             orders: Mutex::default(),
             next_order: AtomicU64::new(FIRST_ORDER),
             next_note: AtomicU64::new(281),
+            asked: AtomicU64::new(0),
             webhook: Mutex::new(Webhook { active: true, failures: 0, untold: 0, rights_lost: false }),
         });
         let handler = {
@@ -137,6 +140,11 @@ impl WoocommerceSim {
     /// Whether the webhook is enabled: refusals disable it.
     pub fn is_enabled(&self) -> bool {
         locked(&self.state.webhook).active
+    }
+
+    /// How often orders were asked for, with the right keys. A pull asks twice at least.
+    pub fn asked(&self) -> u64 {
+        self.state.asked.load(Ordering::Relaxed)
     }
 
     /// Events that nobody was told of, because the webhook was disabled.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -43,6 +44,7 @@ pub(super) fn orders(sim: &Sim, state: &State, request: &Request) -> Reply {
     if !authorised(sim, request) {
         return error("woocommerce_rest_cannot_view", 401);
     }
+    state.asked.fetch_add(1, Ordering::Relaxed);
     let query: HashMap<&str, &str> = request.query.split('&').filter_map(|pair| pair.split_once('=')).collect();
     let said = |name: &str| query.get(name).copied().unwrap_or_default();
     let number = |name: &str, default: usize| said(name).parse().ok().filter(|number| *number > 0).unwrap_or(default);
