@@ -116,6 +116,8 @@ async fn a_lost_refresh_breaks_the_account_and_new_tokens_mend_it() {
     system.process.kill();
     system.restart().await;
     system.advance(19 * HOUR).await;
+    // The clock that was moved before died with the process.
+    sim.set_clock_offset_ms(-19 * 3_600_000);
     sim.set_hook(&system.hook("tiktok", &account));
     let shown = until_state(&system, &account, "broken").await;
     assert!(shown["state_reason"].as_str().is_some_and(|reason| reason.starts_with("refresh_refused")), "{shown:#}");
