@@ -20,6 +20,9 @@ pub(super) const WORKS_MAX: usize = 1_000;
 /// How often the directory's snapshot is looked at. It is itself refreshed once a second.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 
+/// Which work of which account.
+type Of = (AccountId, Work);
+
 /// A slot that was started.
 struct Running {
     orders: watch::Sender<Orders>,
@@ -31,7 +34,7 @@ struct Keeper {
     parts: Parts,
     workers: Vec<Arc<dyn Worker>>,
     places: Arc<Semaphore>,
-    slots: BTreeMap<(AccountId, Work), Running>,
+    slots: BTreeMap<Of, Running>,
 }
 
 /// Keeps the works until told to stop; returns when all have ended.
@@ -67,7 +70,7 @@ impl Keeper {
 
     /// Has a slot for each work that the snapshot wants, and for no other.
     fn follow(&mut self, directory: &Directory) {
-        let mut wanted: BTreeMap<(AccountId, Work), (Arc<Account>, Arc<dyn Worker>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Of, (Arc<Account>, Arc<dyn Worker>)> = BTreeMap::new();
         for account in directory.accounts().filter(|account| self.parts.channels.contains_key(&account.channel)) {
             for worker in self.workers.iter().filter(|worker| worker.wants(account)) {
                 wanted.insert((account.owner.account, worker.work()), (account.clone(), worker.clone()));
