@@ -184,6 +184,13 @@ fn judge(
         channel.receive(&request, verifier)
     });
     let unauthentic = || bare(channel.unauthentic_status());
+    if let Some(account) = account.filter(|_| request.is_post) {
+        match &received {
+            Ok(_) => shared.signatures.good(account, request.now),
+            Err(Refusal::Unauthentic) => shared.signatures.bad(account, request.now),
+            Err(Refusal::Malformed | Refusal::Method) => {}
+        }
+    }
     let (account, received) = match (account, received) {
         (Some(account), Ok(received)) => (account, received),
         (Some(_), Err(Refusal::Malformed)) => return Judged::Answer(refuse(kind, IngressRejection::Malformed, bare(400))),

@@ -24,8 +24,10 @@ mod reply;
 pub mod routes;
 mod server;
 mod shared;
+mod signatures;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 
 use std::sync::Arc;
 

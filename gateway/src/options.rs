@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use messaging::BoxFuture;
+use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::SharedClock;
 use messaging::config::AllowedNetwork;
@@ -78,6 +79,13 @@ pub struct Parts {
     pub dial: Option<Arc<dyn Dial>>,
     /// What the admin listener needs beside.
     pub admin: AdminParts,
+}
+
+impl Parts {
+    /// Changes accounts by what was seen of them.
+    pub(crate) fn accounts(&self) -> Accounts {
+        Accounts::new(self.keeper.clone(), self.log.clone(), self.keyring.clone(), self.clock.clone())
+    }
 }
 
 /// What only the admin listener needs. Everything may be left out.

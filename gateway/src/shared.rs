@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, Verifier, channel};
 use messaging::clock::Timestamp;
 use messaging::directory::SecretPair;
@@ -17,6 +18,7 @@ use crate::connectors::refused::Refused;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
 use crate::server::addresses::Addresses;
+use crate::signatures::Signatures;
 
 /// Slow signatures that are judged at once, over all threads; further requests wait, as many as `http.max_in_flight` allows.
 pub(crate) const JUDGED_BESIDE_MAX: usize = 8;
@@ -35,6 +37,10 @@ pub(crate) struct Shared {
     pub(crate) fetched: Fetched,
     /// Room to judge slow signatures beside the serving threads.
     pub(crate) beside: Semaphore,
+    /// Changes accounts by what was seen of them.
+    pub(crate) accounts: Accounts,
+    /// Which accounts' webhooks fail the signature.
+    pub(crate) signatures: Signatures,
     /// Accounts to be pulled soon.
     pub(crate) refused: Arc<Refused>,
     pub(crate) connections: AtomicUsize,
@@ -55,8 +61,11 @@ impl Shared {
         let recent = Recent::new(options.idempotency_ttl);
         let addresses = Addresses::new(options.http.max_connections_per_address, options.trusted_proxies.clone());
         let nobody = ChannelKind::ALL.iter().map(|kind| nobody(*kind)).collect();
+        let accounts = parts.accounts();
         Arc::new(Self {
             parts,
+            accounts,
+            signatures: Signatures::default(),
             options,
             recent,
             backlog: Backlog::default(),

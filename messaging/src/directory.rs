@@ -9,12 +9,16 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::channels::{self, ChannelKind, Verifier};
+use crate::channels::{self, ACCESS_TOKEN, ChannelKind, Verifier};
 use crate::clock::Timestamp;
 use crate::event::{EventFilter, EventType};
 use crate::ids::{AccountId, EndpointId, IdHasher, KeyHash, KeyId, TenantId};
 use crate::seal::{DataKey, Keyring, OpenError, Sealed, Secret};
 use crate::tenant::{Caller, Owned, Scope, Scopes, Tenant};
+
+mod credential;
+
+pub use credential::{AccountChange, AccountNews, CredentialRow, StateReason};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -43,6 +47,19 @@ pub enum AccountState {
     Broken,
     /// The platform limits or blocked it.
     Blocked,
+    /// Most of its webhooks fail the signature: what comes in is refused, sends go on. (Its address is all that a stranger needs for
+    /// that, so it must not stop sends.)
+    Unverified,
+}
+
+impl AccountState {
+    /// Whether sends go out.
+    pub fn sends(self) -> bool {
+        match self {
+            Self::Active | Self::Unverified => true,
+            Self::Paused | Self::Broken | Self::Blocked => false,
+        }
+    }
 }
 
 /// A secret with the one before, still valid.
@@ -174,6 +191,8 @@ pub enum DirectoryRow {
     Endpoint(EndpointRow),
     /// A key.
     Key(KeyRow),
+    /// What is known of an account's credential.
+    Credential(CredentialRow),
 }
 
 impl DirectoryRow {
@@ -184,6 +203,7 @@ impl DirectoryRow {
             Self::Account(row) => row.id.to_string(),
             Self::Endpoint(row) => row.id.to_string(),
             Self::Key(row) => row.id.to_string(),
+            Self::Credential(row) => CredentialRow::id_of(row.account),
         }
     }
 }
@@ -223,6 +243,8 @@ pub struct Account {
     pub secrets: BTreeMap<String, SecretPair>,
     /// Prepared for the channel's verification.
     pub verifier: Verifier,
+    /// What is known of its credential, when anything is.
+    pub credential: Option<CredentialRow>,
 }
 
 impl Account {
@@ -238,6 +260,22 @@ impl Account {
     /// The present value of a secret, or empty.
     pub fn secret(&self, field: &str) -> &str {
         self.secrets.get(field).map_or("", |pair| pair.current.expose())
+    }
+    /// When the access token was set; the epoch where there is none.
+    pub fn token_set_at(&self) -> Timestamp {
+        self.secrets.get(ACCESS_TOKEN).map_or(Timestamp::ZERO, |pair| pair.set_at)
+    }
+    /// When the newest of its secrets was set: tells whether a verdict on a call is about the credential of today.
+    pub fn secrets_set_at(&self) -> Timestamp {
+        self.secrets.values().map(|pair| pair.set_at).max().unwrap_or_default()
+    }
+    /// What the platform said of the ends of the present access token, when it did.
+    pub fn known(&self) -> Option<&CredentialRow> {
+        self.credential.as_ref().filter(|row| row.of != Timestamp::ZERO && row.of == self.token_set_at())
+    }
+    /// Its credential's row, to be changed.
+    pub fn credential_row(&self) -> CredentialRow {
+        self.credential.clone().unwrap_or_else(|| CredentialRow::unknown(self.row.tenant, self.row.id))
     }
 }
 
@@ -279,10 +317,18 @@ impl Directory {
     pub fn build(version: u64, rows: Vec<DirectoryRow>, keyring: &Keyring) -> (Self, Vec<String>) {
         let mut directory = Self { version, ..Self::default() };
         let mut broken = Vec::new();
-        let (tenants, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| matches!(row, DirectoryRow::Tenant(_)));
+        let mut credentials = Map::default();
+        let (mut tenants, mut rest) = (Vec::new(), Vec::with_capacity(rows.len()));
+        for row in rows {
+            match row {
+                DirectoryRow::Tenant(_) => tenants.push(row),
+                DirectoryRow::Credential(row) => drop(credentials.insert(row.account, row)),
+                DirectoryRow::Account(_) | DirectoryRow::Endpoint(_) | DirectoryRow::Key(_) => rest.push(row),
+            }
+        }
         for row in tenants.into_iter().chain(rest) {
             let id = row.id();
-            if directory.insert(row, keyring).is_err() {
+            if directory.insert(row, &mut credentials, keyring).is_err() {
                 broken.push(id);
             }
         }
@@ -295,8 +341,10 @@ impl Directory {
         (directory, broken)
     }
 
-    fn insert(&mut self, row: DirectoryRow, keyring: &Keyring) -> Result<(), OpenError> {
+    fn insert(&mut self, row: DirectoryRow, credentials: &mut Map<AccountId, CredentialRow>, keyring: &Keyring) -> Result<(), OpenError> {
         match row {
+            // Goes with its account; that of an account that is gone goes with nobody.
+            DirectoryRow::Credential(row) => drop(credentials.insert(row.account, row)),
             DirectoryRow::Tenant(row) => {
                 let key = DataKey::from_bytes(keyring.kek().open_value(&tenant_aad(row.id), row.key.as_bytes())?);
                 self.tenants.insert(row.id, Arc::new(TenantEntry { row, key }));
@@ -306,7 +354,8 @@ impl Directory {
                 let secrets: BTreeMap<String, SecretPair> = key.open_value(&account_aad(row.tenant, row.id), row.secrets.as_bytes())?;
                 let verifier = channels::channel(row.channel).verifier(&row.public, &secrets);
                 let owner = Owned { tenant: Tenant::verified(row.tenant), account: row.id };
-                let account = Account { owner, channel: row.channel, secrets, verifier, row };
+                let credential = credentials.remove(&row.id).filter(|credential| credential.tenant == row.tenant);
+                let account = Account { owner, channel: row.channel, secrets, verifier, credential, row };
                 let account = Arc::new(account);
                 if let Some(name) = account.identity() {
                     self.by_identity.entry((account.channel, name.to_owned())).or_default().push(account.clone());

@@ -108,6 +108,8 @@ event_types! {
     PlatformEvent = "platform.event",
     /// A test, asked for by `POST /v1/endpoints/{id}/test`.
     Test = "trunkline.test",
+    /// An account's credential ends soon and was not refreshed by itself: connect the account again.
+    AccountCredentialExpiring = "account.credential_expiring",
 }
 
 /// An event's head. `data` is JSON text and stands beside it: inline in the event's row, or as the content of a message.

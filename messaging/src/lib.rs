@@ -3,6 +3,7 @@
 //! Nothing here serves HTTP or runs a work loop. `channels`, `log`, `store` and `limit` do not know each other;
 //! the stations (`gateway`, `router`) put them together.
 
+pub mod accounts;
 pub mod channels;
 pub mod clock;
 pub mod config;

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::channels::{ChannelKind, ContactInfo, Inbound, InboundBody, Piece};
 use crate::clock::Timestamp;
 use crate::content::{Content, Handle, Template};
+use crate::directory::AccountNews;
 use crate::event::EventType;
 use crate::ids::{AccountId, ConversationId, IdHasher, MessageId, TenantId, partition_of};
 use crate::log::{NewRecord, Topic};
@@ -276,6 +277,11 @@ pub enum Command {
     Link {
         /// The conversation that goes on.
         to: ConversationId,
+    },
+    /// Tell the subscribers something about the account. Made by the stations, never by merchants.
+    Account {
+        /// What.
+        news: AccountNews,
     },
     /// Change what is known of the contact.
     Contact {

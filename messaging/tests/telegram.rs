@@ -95,7 +95,14 @@ pub fn account(api_base: Option<&str>) -> Account {
         revision: 1,
     };
     let verifier = telegram().verifier(&std::collections::BTreeMap::new(), &secrets);
-    Account { owner: Owned { tenant: Tenant::for_tests(tenant), account: id }, channel: ChannelKind::Telegram, row, secrets, verifier }
+    Account {
+        owner: Owned { tenant: Tenant::for_tests(tenant), account: id },
+        channel: ChannelKind::Telegram,
+        row,
+        secrets,
+        verifier,
+        credential: None,
+    }
 }
 
 pub fn settings() -> ChannelSettings {

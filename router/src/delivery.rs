@@ -104,7 +104,7 @@ fn note(lane: &Lane, task: &Task, end: TaskEnd) -> TaskEnd {
             let disable = now.since(since) >= lane.parts.webhooks.disable_after;
             TaskEnd::DeliveryFailed { after, disable }
         }
-        TaskEnd::EndpointGone | TaskEnd::Judged(_) | TaskEnd::Deferred { .. } | TaskEnd::Withdrawn | TaskEnd::Panicked => end,
+        TaskEnd::EndpointGone | TaskEnd::Judged { .. } | TaskEnd::Deferred { .. } | TaskEnd::Withdrawn | TaskEnd::Panicked => end,
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use messaging::accounts::{Accounts, StateChange};
 use messaging::clock::Timestamp;
-use messaging::directory::{AccountState, DirectoryRow, EndpointState};
+use messaging::directory::{DirectoryRow, EndpointState};
 use messaging::event::EventType;
-use messaging::ids::{AccountId, ConversationId, EndpointId, MessageId};
+use messaging::ids::{ConversationId, EndpointId, MessageId};
 use messaging::keeper::{Change, ChangeError, DirectoryKeeper};
 use messaging::metrics;
-use messaging::outcome::{Reason, Status, Step};
+use messaging::outcome::{Status, Step, Verdict};
 use messaging::record::{Record, SendCommand};
 use messaging::seal::{DataKey, fill_random};
 use messaging::state::{Conversation, EventData, EventRow, MessageRow, Pointer};
@@ -32,7 +33,7 @@ impl Shard<'_> {
             TaskEnd::Delivered => self.delivered(desk, key, now),
             TaskEnd::DeliveryFailed { after, disable } => self.delivery_failed(desk, key, after, disable, now),
             TaskEnd::EndpointGone => self.endpoint_gone(desk, key, now),
-            TaskEnd::Judged(verdict) => self.judged(desk, key, verdict, now),
+            TaskEnd::Judged { verdict, credential } => self.judged(desk, key, verdict, credential, now),
             TaskEnd::Deferred { until, whole } => {
                 if whole {
                     self.later.hold(key.0.bytes(), until);
@@ -42,7 +43,7 @@ impl Shard<'_> {
             TaskEnd::Withdrawn => self.withdrawn(desk, key, now),
             TaskEnd::Panicked => match key.0 {
                 Destination::Endpoint(_) => self.delivery_failed(desk, key, None, false, now),
-                Destination::Account(_) => self.judged(desk, key, panicked(), now),
+                Destination::Account(_) => self.judged(desk, key, panicked(), None, now),
             },
         }
     }
@@ -147,10 +148,10 @@ impl Shard<'_> {
         tokio::spawn(stop_endpoint(self.parts.keeper.clone(), endpoint, reason));
     }
 
-    fn judged(&mut self, desk: &mut Desk<'_>, key: FlowKey, verdict: messaging::outcome::Verdict, now: Timestamp) {
+    fn judged(&mut self, desk: &mut Desk<'_>, key: FlowKey, verdict: Verdict, credential: Option<Timestamp>, now: Timestamp) {
         let Some(pending) = self.flows.head(key) else { return };
         let task = pending.task.clone();
-        let after = match outbound::judged(desk, &task, verdict) {
+        let after = match outbound::judged(desk, &task, verdict, credential) {
             Ok(after) => after,
             Err(unfit) => {
                 tracing::error!(reason = unfit.name(), "a send's row does not open, its verdict is lost to the row");
@@ -386,23 +387,11 @@ pub fn make_alias(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, to: C
     desk.touch(id);
 }
 
-/// Stops an account that the platform refused, and tells nobody twice: only the first change counts.
-pub async fn stop_account(keeper: DirectoryKeeper, tenant: Tenant, account: AccountId, reason: Reason, detail: String) {
-    let state = if reason == Reason::Auth { AccountState::Broken } else { AccountState::Blocked };
-    let changed = keeper
-        .change(|directory| {
-            let Some(found) = directory.account_of(tenant, account) else { return Err(()) };
-            if found.row.state != AccountState::Active {
-                return Err(());
-            }
-            let mut row = found.row.clone();
-            row.state = state;
-            row.state_reason = Some(detail.clone());
-            row.revision += 1;
-            Ok(vec![Change::put(DirectoryRow::Account(row))])
-        })
-        .await;
-    report(changed.map(|_| ()), &account.to_string(), "account stopped: the platform refused it");
+/// Stops an account that the platform refused, and tells it once. What the store does not take now is tried again with the next send.
+pub async fn stop_account(accounts: Accounts, change: StateChange) {
+    if let Err(error) = accounts.change_state(&change).await {
+        tracing::error!(account = %change.owner.account, %error, "directory not changed");
+    }
 }
 
 async fn stop_endpoint(keeper: DirectoryKeeper, endpoint: EndpointId, reason: &'static str) {
@@ -427,47 +416,5 @@ fn report(changed: Result<(), ChangeError<()>>, id: &str, what: &str) {
         Ok(()) => tracing::warn!(id, what),
         Err(ChangeError::Refused(())) => {}
         Err(ChangeError::Store(error)) => tracing::error!(id, %error, "directory not changed"),
-    }
-}
-
-/// The account's news for subscribers when it was stopped.
-pub fn account_stopped(
-    desk: &mut Desk<'_>,
-    tenant: Tenant,
-    conversation: ConversationId,
-    account: AccountId,
-    reason: Reason,
-    detail: &str,
-) {
-    let Some((_, state)) = desk.states.get(&conversation) else { return };
-    let data = format!(
-        r#"{{"channel":"{}","account":"{account}","change":{{"state":"stopped","reason":"{}","detail":{}}}}}"#,
-        state.channel.name(),
-        reason.name(),
-        crate::decide::quoted(detail)
-    );
-    let now = desk.world.now;
-    let revision = desk.world.directory.account_of(tenant, account).map_or(0, |account| account.row.revision);
-    let id = desk.world.ids.event(tenant.id(), account, "account.stopped", &account.0, &revision.to_string());
-    if desk.row(&Key::Pointer(tenant.id(), id.0)).is_some() {
-        return;
-    }
-    let emitted = desk.emit(News {
-        tenant,
-        account,
-        conversation,
-        personal: false,
-        kind: EventType::AccountStateChanged,
-        id,
-        message: None,
-        at: now,
-        accepted_at: now,
-        data: &data,
-        home: Home::Event,
-        feed: None,
-        only: None,
-    });
-    if emitted.is_err() {
-        tracing::error!(%account, "account news not told");
     }
 }

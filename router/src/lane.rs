@@ -267,6 +267,9 @@ impl Lane {
     /// Breaker and budgets. `Some`: not now.
     async fn admit(&self, task: &Task) -> Option<TaskEnd> {
         let now = self.parts.clock.now();
+        if send::is_overdue(task, now) {
+            return None;
+        }
         let gate = self.health.lock().expect("no holder of the health panics").breaker.gate(now);
         if let Gate::Shut(until) = gate {
             return Some(TaskEnd::Deferred { until, whole: true });

@@ -216,7 +216,7 @@ impl Later {
     }
 
     /// Takes up ready entries: the first of each conversation that is not `busy`, in order, so many that `in_flight_max` are
-    /// under way. What is past its deadline is ready, held or not.
+    /// under way. What is past its deadline is ready, held or not and wherever it stands: it only waits to be failed.
     pub fn take_ready(
         &mut self,
         destination: [u8; 16],
@@ -231,10 +231,11 @@ impl Later {
         let mut next = if held { queue.hold_until } else { Timestamp::MAX };
         for entry in &mut queue.window {
             let conversation = entry.row.conversation;
-            if blocked.contains(&conversation) {
+            let overdue = entry.row.deadline <= now;
+            if blocked.contains(&conversation) && !overdue {
+                next = next.min(entry.row.deadline);
                 continue;
             }
-            let overdue = entry.row.deadline <= now;
             let busy = !entry.in_flight && busy(conversation);
             if entry.in_flight || busy || ((held || entry.row.due > now) && !overdue) {
                 if busy {

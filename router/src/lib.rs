@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::SharedClock;
 use messaging::keeper::DirectoryKeeper;
@@ -143,6 +144,7 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
     let shard_parts = ShardParts {
         log: parts.log.clone(),
         store: parts.store.clone(),
+        accounts: Accounts::new(parts.keeper.clone(), parts.log.clone(), parts.keyring.clone(), parts.clock.clone()),
         keeper: parts.keeper,
         keyring: parts.keyring,
         clock: parts.clock.clone(),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use messaging::accounts::StateChange;
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle};
 use messaging::event::Event;
 use messaging::ids::{AccountId, ConversationId, DeliveryId, EndpointId, MessageId};
-use messaging::outcome::{Reason, Verdict};
+use messaging::outcome::Verdict;
 use messaging::record::{Record, SendCommand};
 use messaging::state::FeedPosition;
 use messaging::tenant::Tenant;
@@ -128,7 +129,12 @@ pub enum TaskEnd {
     /// The endpoint is gone (410).
     EndpointGone,
     /// The platform judged the message.
-    Judged(Verdict),
+    Judged {
+        /// How.
+        verdict: Verdict,
+        /// When the newest secret was set of the credential that it was sent with; none: it was not sent.
+        credential: Option<Timestamp>,
+    },
     /// Nothing was tried: the budget, the breaker or the destination's state says not before then.
     Deferred {
         /// When to offer it again.
@@ -210,7 +216,7 @@ pub struct Effects {
     /// Records for other shards.
     pub records: Vec<Record>,
     /// Accounts that the platform refused or blocked.
-    pub accounts: Vec<(Tenant, AccountId, Reason, String)>,
+    pub accounts: Vec<StateChange>,
     /// Messages taken back while they wait.
     pub cancelled: Vec<(AccountId, MessageId)>,
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use messaging::channels::{Outbound, Owner, channel};
-use messaging::directory::{Account, AccountState};
+use messaging::clock::Timestamp;
+use messaging::directory::Account;
 use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
 use messaging::metrics;
 use messaging::outcome::{Reason, Throttled, Verdict};
@@ -24,9 +25,8 @@ pub fn admit(lane: &Lane, task: &Task) -> Option<(Duration, bool)> {
     let Work::Send(sending) = &task.work else { return None };
     let directory = lane.parts.directory.load();
     let account = directory.account_of(task.tenant, sending.account)?;
-    match account.row.state {
-        AccountState::Active => {}
-        AccountState::Paused | AccountState::Broken | AccountState::Blocked => return Some((STOPPED_LOOK, true)),
+    if !account.row.state.sends() {
+        return Some((STOPPED_LOOK, true));
     }
     let settings = lane.parts.channels.get(&account.channel)?;
     let budgets: Vec<(BudgetKey, Budget)> = channel(account.channel)
@@ -50,6 +50,14 @@ fn budget_key(lane: &Lane, task: &Task, sending: &Sending, account: &Account, sc
         Owner::Platform(name) => ids.budget_of_platform(account.channel.name(), &name),
     };
     BudgetKey { scope, owner }
+}
+
+/// Whether a send's own deadline has passed: then nothing is waited for any more, its shard ends it.
+pub fn is_overdue(task: &Task, now: Timestamp) -> bool {
+    match &task.work {
+        Work::Send(sending) => sending.command.expires_at.is_some_and(|until| now >= until),
+        Work::Deliver(_) => false,
+    }
 }
 
 /// One try.
@@ -112,11 +120,11 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
             millis: took.as_millis() as u64,
         });
     }
-    TaskEnd::Judged(verdict)
+    TaskEnd::Judged { verdict, credential: Some(account.secrets_set_at()) }
 }
 
 fn refused(reason: Reason, detail: &str) -> TaskEnd {
-    TaskEnd::Judged(Verdict::Refused { reason, detail: detail.to_owned() })
+    TaskEnd::Judged { verdict: Verdict::Refused { reason, detail: detail.to_owned() }, credential: None }
 }
 
 /// A call that brought no answer: provably unsent, or unknown.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
 use messaging::directory::Directory;
@@ -75,6 +76,8 @@ pub struct ShardParts {
     pub store: Arc<dyn Store>,
     /// The directory.
     pub keeper: DirectoryKeeper,
+    /// Changes accounts that a platform refused.
+    pub accounts: Accounts,
     /// Keys.
     pub keyring: Keyring,
     /// Time.
@@ -1012,8 +1015,8 @@ impl<'a> Shard<'a> {
                 wait = (wait * 2).min(STORE_RETRY.1);
             }
         }
-        for (tenant, account, reason, detail) in effects.accounts {
-            tokio::spawn(ends::stop_account(self.parts.keeper.clone(), tenant, account, reason, detail));
+        for change in effects.accounts {
+            tokio::spawn(ends::stop_account(self.parts.accounts.clone(), change));
         }
     }
 

@@ -4,7 +4,9 @@ mod rig;
 
 use std::time::Duration;
 
+use messaging::clock::Clock as _;
 use messaging::content::{Content, Handle, Template, Text};
+use messaging::directory::{AccountChange, AccountState, StateReason};
 use messaging::outcome::Status;
 use rig::{Answer, Rig};
 
@@ -209,5 +211,69 @@ async fn a_rate_limited_send_waits() {
     rig.clock.advance(Duration::from_secs(30));
     rig.inbox.wait_for_kind("message.sent", 1).await;
     assert_eq!(rig.platform.calls(), 2);
+    rig.stop().await;
+}
+
+fn auth_error() -> Answer {
+    Answer::Body(401, r#"{"error":{"message":"x","type":"OAuthException","code":190}}"#.into())
+}
+
+/// A refused credential stops the account, is told once however many sends met it, and the sends wait: until their own deadline, or
+/// until somebody connects the account again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sends_of_a_broken_account_wait() {
+    let rig = Rig::start().await;
+    let phones: Vec<String> = (0..6).map(|n| format!("1650555120{n}")).collect();
+    for (n, phone) in phones.iter().enumerate() {
+        rig.customer_writes(phone, "hi", n as u64).await;
+        rig.platform.answer_next(auth_error());
+    }
+    rig.inbox.wait_for(2 * phones.len()).await;
+    let mut waiting = Vec::new();
+    for phone in &phones {
+        waiting.push(rig.send(phone, text("hello")).await);
+    }
+    rig.until(|rig| rig.account_state() == AccountState::Broken).await;
+    let told = rig.inbox.wait_for_kind("account.state_changed", 1).await;
+    let change = &told[0].body["data"]["change"];
+    assert_eq!((change["state"].as_str(), change["reason"].as_str()), (Some("broken"), Some("auth")));
+    assert!(change["detail"].as_str().is_some_and(|detail| detail.starts_with("190")), "{change}");
+    let until = rig.clock.now().plus(Duration::from_secs(600));
+    let hasty = rig.send_with(&phones[0], text("in time or not at all"), |send| send.expires_at = Some(until)).await;
+    rig.quiet().await;
+    let calls = rig.platform.calls();
+    rig.clock.advance(Duration::from_secs(599));
+    rig.quiet().await;
+    assert_eq!(rig.status_of(hasty).await, Status::Queued);
+    rig.clock.advance(Duration::from_secs(2));
+    rig.inbox.wait_for_kind("message.failed", 1).await;
+    rig.quiet().await;
+    // Although it stands behind the first message of its conversation, which has no deadline and waits on.
+    assert_eq!((rig.status_of(hasty).await, rig.platform.calls()), (Status::Expired, calls), "a stopped account makes no calls");
+    rig.reconnect("access_token", "another").await;
+    rig.clock.advance(Duration::from_secs(5));
+    rig.inbox.wait_for_kind("message.sent", waiting.len()).await;
+    assert_eq!(rig.inbox.of_kind("account.state_changed").len(), 1);
+    rig.stop().await;
+}
+
+/// News of an account are one event, however often they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn news_of_an_account_are_told_once() {
+    let rig = Rig::start().await;
+    let state = |state, reason| AccountChange::State { state, reason, detail: "x".into() };
+    let ends_at = rig.clock.now();
+    for _ in 0..3 {
+        rig.news(7, state(AccountState::Broken, StateReason::Auth)).await;
+        rig.news(8, state(AccountState::Active, StateReason::NewCredential)).await;
+        rig.news(7, AccountChange::Expiring { ends_at }).await;
+    }
+    let told = rig.inbox.wait_for(3).await;
+    rig.quiet().await;
+    assert_eq!(rig.inbox.all().len(), 3);
+    let states: Vec<_> = told.iter().map(|told| (told.kind.as_str(), told.body["data"]["change"]["state"].as_str())).collect();
+    let changed = "account.state_changed";
+    assert_eq!(states, [(changed, Some("broken")), (changed, Some("active")), ("account.credential_expiring", None)]);
+    assert_eq!(told[2].body["data"]["credential"]["ends_at"], ends_at.to_string());
     rig.stop().await;
 }

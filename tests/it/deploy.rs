@@ -51,3 +51,34 @@ fn the_commands_of_the_one_shots_parse() {
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+#[test]
+fn alert_rules_fire_when_they_should() {
+    let folder = deploy().join("prometheus");
+    let names = |end: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(&folder).expect("the folder is there");
+        let mut names: Vec<String> = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+        names.retain(|name| name.ends_with(end));
+        names
+    };
+    let promtool = |words: &[&str], files: &[String]| {
+        let output = Command::new("promtool").current_dir(&folder).args(words).args(files).output();
+        let output = output.expect("promtool is there: tests/run fetches it");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "promtool says: {said}");
+    };
+    let (rules, tests) = (names(".rules.yaml"), names(".test.yaml"));
+    assert_eq!(rules.len(), tests.len(), "each file of rules has its test: {rules:?} {tests:?}");
+    promtool(&["check", "rules"], &rules);
+    promtool(&["test", "rules"], &tests);
+    // What the rules look at exists.
+    let families = std::fs::read_to_string(deploy().join("../messaging/src/metrics/families.rs")).expect("the metrics are there");
+    for file in rules {
+        let text = std::fs::read_to_string(folder.join(file)).expect("a file of ours is readable");
+        for name in
+            text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| word.starts_with("trunkline_"))
+        {
+            assert!(families.contains(&format!("\"{name}\"")), "{name} is no metric");
+        }
+    }
+}

@@ -173,7 +173,7 @@ async fn what_only_a_person_can_mend_is_told() {
         let wanted = |event: &Value| event["data"]["account"] == account.as_str() && event["data"]["change"]["state"] == state;
         body(&system.event("account.state_changed", wanted).await)["data"]["change"].clone()
     };
-    assert_eq!(changed("broken").await["reason"], "connection");
+    assert_eq!(changed("broken").await["reason"], "auth");
     for _ in 0..100 {
         if system.get(&path).await["state"] == "broken" {
             break;

@@ -1,5 +1,6 @@
 //! System tests over the real binary.
 
+mod accounts;
 mod bad_input;
 mod deploy;
 mod dev;

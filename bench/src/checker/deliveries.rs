@@ -173,6 +173,7 @@ fn reported(kind: &str) -> Option<Status> {
         | EventType::ContactUpdated
         | EventType::TemplateChanged
         | EventType::AccountStateChanged
+        | EventType::AccountCredentialExpiring
         | EventType::EndpointDisabled
         | EventType::EndpointRecovered
         | EventType::DeliveryExhausted

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
-use messaging::channels::{self, AccountField, ChannelKind};
+use messaging::accounts::{self, StateChange};
+use messaging::channels::{self, AccountField, ChannelKind, Life, REFRESH_TOKEN};
 use messaging::clock::Timestamp;
-use messaging::directory::{Account, AccountRow, AccountState, Directory, DirectoryRow, SecretPair, account_aad};
+use messaging::directory::{
+    Account, AccountRow, AccountState, CredentialRow, Directory, DirectoryRow, SecretPair, StateReason, account_aad,
+};
+use messaging::exchange::HttpResponse;
 use messaging::ids::{AccountId, random10};
 use messaging::keeper::Change;
 use messaging::seal::Secret;
@@ -40,6 +44,10 @@ fn show(call: &Call<'_>, account: &Account) -> Value {
         "hook_url": format!("{}/hooks/{}/{}", call.shared().options.public_url, row.channel.name(), row.id),
         "created_at": row.created_at,
     });
+    let life = channels::channel(account.channel).life(account);
+    if life != Life::ENDLESS {
+        body["credential"] = json!({"expires_at": life.access_until, "refresh_at": life.due(account), "reconnect_by": life.ends_at});
+    }
     for (name, value) in &row.public {
         body[name] = value.as_str().into();
     }
@@ -158,10 +166,10 @@ fn channel(call: &Call<'_>, reader: &mut Reader<'_>) -> Result<ChannelKind, Prob
         .ok_or_else(|| Problem::fault("/channel", format!("must be one of {}", names())))
 }
 
-/// Changes one account, by what `edit` does to its row and open secrets.
+/// Changes one account, by what `edit` does to its row, its open secrets and what is known of its credential.
 async fn edit(
     call: &Call<'_>,
-    mut edit: impl FnMut(&mut AccountRow, &mut BTreeMap<String, SecretPair>) -> Result<(), Problem>,
+    mut edit: impl FnMut(&mut AccountRow, &mut BTreeMap<String, SecretPair>, &mut CredentialRow),
 ) -> Result<Reply, Problem> {
     let id: AccountId = call.id()?;
     let tenant = call.tenant();
@@ -170,17 +178,22 @@ async fn edit(
         .change(|directory| {
             let account = find(directory, tenant, id)?;
             etag::check(call, account.row.revision)?;
-            let (mut row, mut secrets) = (account.row.clone(), account.secrets.clone());
-            edit(&mut row, &mut secrets)?;
+            let (mut row, mut secrets, mut credential) = (account.row.clone(), account.secrets.clone(), account.credential_row());
+            edit(&mut row, &mut secrets, &mut credential);
             row.secrets = key.seal_value(&account_aad(tenant.id(), id), &secrets);
             row.revision += 1;
-            Ok(vec![Change::put(DirectoryRow::Account(row))])
+            let mut changes = vec![Change::put(DirectoryRow::Account(row))];
+            if credential != account.credential_row() {
+                changes.push(Change::put(DirectoryRow::Credential(credential)));
+            }
+            Ok(changes)
         })
         .await?;
     shown(call, &directory, id, StatusCode::OK)
 }
 
-/// `PATCH /v1/accounts/{id}`: a secret is rotated, the one before stays valid beside it.
+/// `PATCH /v1/accounts/{id}`: a secret is rotated, the one before stays valid beside it. A broken account works again by a new
+/// secret, until the platform says otherwise.
 pub(super) async fn change(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
     let map = parse_object(&call.body)?;
@@ -189,7 +202,7 @@ pub(super) async fn change(call: &Call<'_>) -> Result<Reply, Problem> {
     let fields = fields(call, &mut reader, channel, &map);
     reader.finish()?;
     let now = call.now;
-    edit(call, |row, secrets| {
+    edit(call, |row, secrets, credential| {
         if let Some(name) = &fields.name {
             row.name.clone_from(name);
         }
@@ -202,21 +215,28 @@ pub(super) async fn change(call: &Call<'_>) -> Result<Reply, Problem> {
                 None => drop(row.public.remove(name)),
             }
         }
-        for (name, secret) in &fields.secrets {
-            rotate(secrets, name, secret, now);
+        let rotated: Vec<&str> =
+            fields.secrets.iter().filter(|(name, secret)| rotate(secrets, name, secret, now)).map(|(name, _)| name.as_str()).collect();
+        let is_another = !rotated.is_empty() || !fields.public.is_empty();
+        if (credential.given_up && is_another) || rotated.contains(&REFRESH_TOKEN) {
+            credential.forget_ends();
         }
-        Ok(())
+        if !rotated.is_empty() && row.state == AccountState::Broken {
+            accounts::set_state(row, credential, AccountState::Active, StateReason::NewCredential, "", now);
+        }
     })
     .await
 }
 
-fn rotate(secrets: &mut BTreeMap<String, SecretPair>, name: &str, secret: &Secret, now: Timestamp) {
+/// Says whether the secret is another one now.
+fn rotate(secrets: &mut BTreeMap<String, SecretPair>, name: &str, secret: &Secret, now: Timestamp) -> bool {
     match secrets.get_mut(name) {
         // The same value again is no rotation: it would push out the one before.
-        Some(pair) if pair.current == *secret => {}
+        Some(pair) if pair.current == *secret => return false,
         Some(pair) => pair.rotate(secret.clone(), now),
         None => drop(secrets.insert(name.to_owned(), SecretPair::new(secret.clone(), now))),
     }
+    true
 }
 
 /// `DELETE /v1/accounts/{id}`
@@ -225,7 +245,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
     let id: AccountId = call.id()?;
     call.change(|directory| {
         etag::check(call, find(directory, call.tenant(), id)?.row.revision)?;
-        Ok(vec![Change::Delete(id.to_string())])
+        Ok(vec![Change::Delete(id.to_string()), Change::Delete(CredentialRow::id_of(id))])
     })
     .await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
@@ -234,10 +254,14 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
 /// `POST /v1/accounts/{id}/pause` and `/resume`
 pub(super) async fn set_state(call: &Call<'_>, state: AccountState) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
-    edit(call, |row, _| {
+    let now = call.now;
+    edit(call, |row, _, credential| {
+        // What the tenant does himself is no news; that an account which had stopped goes on is.
+        if row.state != state && state == AccountState::Active && row.state != AccountState::Paused {
+            accounts::set_state(row, credential, state, StateReason::Resumed, "", now);
+        }
         row.state = state;
         row.state_reason = None;
-        Ok(())
     })
     .await
 }
@@ -245,16 +269,15 @@ pub(super) async fn set_state(call: &Call<'_>, state: AccountState) -> Result<Re
 /// `POST /v1/accounts/{id}/revoke-previous`: only the present secrets are valid from now on.
 pub(super) async fn revoke_previous(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
-    edit(call, |_, secrets| {
+    edit(call, |_, secrets, _| {
         for pair in secrets.values_mut() {
             pair.previous = None;
         }
-        Ok(())
     })
     .await
 }
 
-/// `POST /v1/accounts/{id}/check`: asks the platform whether the credential works.
+/// `POST /v1/accounts/{id}/check`: asks the platform whether the credential works, and sets the account's state by the answer.
 pub(super) async fn check(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
     let account = find(&call.directory(), call.tenant(), call.id()?)?.clone();
@@ -266,6 +289,7 @@ pub(super) async fn check(call: &Call<'_>) -> Result<Reply, Problem> {
     let request = channels::channel(account.channel).probe(&account, settings);
     let body = match parts.caller.call(request, settings.timeout).await {
         Ok(response) => {
+            note_probe(call, &account, &response).await;
             let is_small = response.body.len() <= PLATFORM_REPLY_BYTES_MAX;
             let text = std::str::from_utf8(&response.body).ok().filter(|_| is_small).map(|text| without_secrets(&account, text));
             let platform: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
@@ -274,4 +298,23 @@ pub(super) async fn check(call: &Call<'_>) -> Result<Reply, Problem> {
         Err(why) => json!({"ok": false, "status": null, "detail": without_secrets(&account, &why)}),
     };
     Ok(reply::json(StatusCode::OK, &body))
+}
+
+/// What the answer to a probe says of the account's state. Nothing is failed by it: the caller asked for the answer, not for that.
+async fn note_probe(call: &Call<'_>, account: &Account, response: &HttpResponse) {
+    let channel = channels::channel(account.channel);
+    if !channel.probes_credential() {
+        return;
+    }
+    let (state, reason, detail) = if channel.probed(response) {
+        (AccountState::Active, StateReason::Checked, String::new())
+    } else if channel.refuses_credential(response) {
+        (AccountState::Broken, StateReason::Auth, format!("http {} to a check", response.status))
+    } else {
+        return;
+    };
+    let change = StateChange { owner: account.owner, state, reason, detail, about: Some(account.secrets_set_at()) };
+    if let Err(error) = call.shared().accounts.change_state(&change).await {
+        tracing::warn!(account = %account.row.id, %error, "the state of an account is not changed");
+    }
 }

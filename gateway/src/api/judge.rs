@@ -27,7 +27,7 @@ pub(super) fn account_works(call: &Call<'_>, account: &Account) -> Result<(), Pr
         return Err(Problem::new(Code::AccountDisabled, "the account's channel is off on this node"));
     }
     let what = match account.row.state {
-        AccountState::Active => return Ok(()),
+        AccountState::Active | AccountState::Unverified => return Ok(()),
         AccountState::Paused => "paused",
         AccountState::Broken => "broken: the platform refused its credential",
         AccountState::Blocked => "blocked by the platform",

@@ -39,7 +39,7 @@ impl Worker for Connection {
     fn wants(&self, account: &Account) -> bool {
         match account.row.state {
             // Paused and blocked accounts send nothing; what people write comes all the same.
-            AccountState::Active | AccountState::Paused | AccountState::Blocked => {
+            AccountState::Active | AccountState::Paused | AccountState::Blocked | AccountState::Unverified => {
                 account.channel == ChannelKind::Discord && Intents::of(account).is_some()
             }
             AccountState::Broken => false,
@@ -56,7 +56,6 @@ impl Worker for Connection {
                 Ended::Stopped | Ended::LogClosed => Over::Again,
                 Ended::NotWanted => Over::Stuck,
                 Ended::Credential => {
-                    inlet.tell_stuck(SUBJECT, "broken", "discord refuses the bot's token").await;
                     inlet.mark_broken("discord refuses the bot's token").await;
                     Over::Stuck
                 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use messaging::accounts::StateChange;
 use messaging::channels::Piece;
-use messaging::directory::{Account, AccountState, DirectoryRow};
-use messaging::keeper::{Change, ChangeError};
+use messaging::directory::{Account, AccountState, StateReason};
 use messaging::log::{AppendError, NewRecord, Topic};
 use messaging::metrics::{self, IngressOutcome, IngressRejection};
 use messaging::record::{News, Notice, Record};
@@ -74,24 +74,12 @@ impl Inlet {
         self.tell(subject, instance, News::AccountState(change)).await;
     }
 
-    /// Marks the account broken, if it is active and still has the credential that was refused.
+    /// Marks the account broken and tells it, if it still has the credential that was refused.
     pub async fn mark_broken(&self, why: &str) {
-        let (tenant, id) = (self.account.owner.tenant, self.account.owner.account);
-        let changed = self.parts.keeper.change(|directory| {
-            let found = directory.account_of(tenant, id).ok_or(())?;
-            if found.row.state != AccountState::Active || found.secrets != self.account.secrets {
-                return Err(());
-            }
-            let mut row = found.row.clone();
-            row.state = AccountState::Broken;
-            row.state_reason = Some(why.to_owned());
-            row.revision += 1;
-            Ok(vec![Change::put(DirectoryRow::Account(row))])
-        });
-        match changed.await {
-            Ok(_) => tracing::warn!(account = %id, why, "account stopped: the platform refused it"),
-            Err(ChangeError::Refused(())) => {}
-            Err(ChangeError::Store(error)) => tracing::error!(account = %id, %error, "account not marked as broken"),
+        let (owner, about) = (self.account.owner, Some(self.account.secrets_set_at()));
+        let change = StateChange { owner, state: AccountState::Broken, reason: StateReason::Auth, detail: why.to_owned(), about };
+        if let Err(error) = self.parts.accounts().change_state(&change).await {
+            tracing::error!(account = %owner.account, %error, "account not marked as broken");
         }
     }
 }

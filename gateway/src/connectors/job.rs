@@ -15,7 +15,7 @@ pub(crate) trait Worker: Send + Sync {
     /// Which kind.
     fn work(&self) -> Work;
 
-    /// Whether it is to be done for an account as it is now. Asked at each change of the directory; does no I/O.
+    /// Whether it is to be done for an account now. Asked some times a second for every account; does no I/O.
     fn wants(&self, account: &Account) -> bool;
 
     /// Does it, until `job.stop` is told or it cannot go on. It runs only under the lease. When it is told to stop it has some seconds

@@ -41,14 +41,11 @@ struct Keeper {
 pub(super) async fn run(parts: Parts, workers: Vec<Arc<dyn Worker>>, mut stop: watch::Receiver<bool>) {
     let clock = parts.clock.clone();
     let mut keeper = Keeper { parts, workers, places: Arc::new(Semaphore::new(WORKS_MAX)), slots: BTreeMap::new() };
-    let mut seen: Option<Arc<Directory>> = None;
     loop {
         let directory = keeper.parts.keeper.shared().load_full();
-        let is_new = seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &directory));
-        if keeper.forget_ended().await || is_new {
-            keeper.follow(&directory);
-        }
-        seen = Some(directory);
+        keeper.forget_ended().await;
+        // Also when the directory stands still: some works are wanted at their time.
+        keeper.follow(&directory);
         tokio::select! {
             () = clock.sleep(LOOK) => {}
             _ = stop.wait_for(|told| *told) => break,
@@ -58,18 +55,17 @@ pub(super) async fn run(parts: Parts, workers: Vec<Arc<dyn Worker>>, mut stop: w
 }
 
 impl Keeper {
-    /// Takes slots that have ended out. Says whether there were any: one that is wanted all the same is begun again.
-    async fn forget_ended(&mut self) -> bool {
+    /// Takes slots that have ended out: one that is wanted all the same is begun again.
+    async fn forget_ended(&mut self) {
         let ended: Vec<_> = self.slots.iter().filter(|(_, slot)| slot.task.is_finished()).map(|(of, _)| *of).collect();
-        for of in &ended {
-            let Some(slot) = self.slots.remove(of) else { continue };
+        for of in ended {
+            let Some(slot) = self.slots.remove(&of) else { continue };
             if slot.task.await.is_err() {
                 // Its lease runs out by itself, so it does not come again at once.
                 metrics::PANICS.at([]).increment(1);
                 tracing::error!(account = %of.0, work = ?of.1, "a work of an account ended in a panic");
             }
         }
-        !ended.is_empty()
     }
 
     /// Has a slot for each work that the snapshot wants, and for no other.

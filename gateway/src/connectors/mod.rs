@@ -16,6 +16,7 @@ mod inlet;
 pub(crate) mod job;
 mod keeper;
 mod pull;
+pub(crate) mod refresh;
 pub(crate) mod refused;
 mod slot;
 #[cfg(test)]
@@ -36,8 +37,12 @@ const STOP: Duration = Duration::from_secs(12);
 
 /// Every kind of work that this process can do.
 fn workers(parts: &Parts, refused: &Arc<Refused>) -> Vec<Arc<dyn Worker>> {
-    let Some(dial) = &parts.dial else { return Vec::new() };
-    vec![Arc::new(connection::Connection::new(parts, dial)), Arc::new(pull::Puller::new(parts, refused.clone()))]
+    let mut workers: Vec<Arc<dyn Worker>> = vec![Arc::new(refresh::Refresher::new(parts))];
+    if let Some(dial) = &parts.dial {
+        workers.push(Arc::new(connection::Connection::new(parts, dial)));
+        workers.push(Arc::new(pull::Puller::new(parts, refused.clone())));
+    }
+    workers
 }
 
 /// The accounts' work of a process.
@@ -51,8 +56,7 @@ impl Connectors {
     pub(crate) fn start(parts: &Parts, refused: &Arc<Refused>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let workers = workers(parts, refused);
-        // A process without kinds of work has nothing to look for.
-        let keeper = if workers.is_empty() { tokio::spawn(async {}) } else { tokio::spawn(keeper::run(parts.clone(), workers, stopped)) };
+        let keeper = tokio::spawn(keeper::run(parts.clone(), workers, stopped));
         Self { stop, keeper }
     }
 

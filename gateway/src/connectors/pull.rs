@@ -196,7 +196,7 @@ impl Worker for Puller {
 
     fn wants(&self, account: &Account) -> bool {
         let works = match account.row.state {
-            AccountState::Active | AccountState::Paused | AccountState::Blocked => true,
+            AccountState::Active | AccountState::Paused | AccountState::Blocked | AccountState::Unverified => true,
             AccountState::Broken => false,
         };
         // Without keys there is nothing to ask with.

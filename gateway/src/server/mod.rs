@@ -14,6 +14,7 @@ pub(crate) mod worker;
 
 use crate::connectors::Connectors;
 use crate::shared::Shared;
+use crate::upkeep;
 use listen::Listeners;
 use worker::Stage;
 
@@ -39,6 +40,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
         threads.push(start(&shared, Listener::Public, index, socket, public_stage.subscribe())?);
     }
     let connectors = Connectors::start(&shared.parts, &shared.refused);
+    let upkeep = AbortOnDrop(tokio::spawn(upkeep::run(shared.clone())));
     let admin = admin.map(|socket| start(&shared, Listener::Admin, 0, socket, admin_stage.subscribe())).transpose()?;
 
     let first_end = async {
@@ -64,11 +66,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
     for thread in threads {
         thread.await.map_err(|_| ServeError::Panicked)??;
     }
+    drop(upkeep);
     admin_stage.send_replace(Stage::Closing);
     if let Some(admin) = admin {
         admin.await.map_err(|_| ServeError::Panicked)??;
     }
     Ok(())
+}
+
+/// A task that ends with whoever started it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 type Ended = oneshot::Receiver<io::Result<()>>;

@@ -7,8 +7,10 @@ mod fakes;
 mod hooks;
 mod matrix;
 mod reads;
+mod refresh;
 mod sends;
 mod server;
+mod states;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::clock::Timestamp;
 use crate::content::{Content, Handle};
 use crate::directory::{Account, SecretPair};
 use crate::exchange::{HttpRequest, HttpResponse, MailReply, WebhookRequest};
 use crate::limit::{Budget, BudgetScope};
 use crate::outcome::{Reason, Verdict, named_enum};
 
+mod credential;
 pub mod discord;
 pub mod email;
 mod inbound;
@@ -25,6 +27,8 @@ mod webhook;
 pub mod whatsapp;
 pub mod woocommerce;
 
+pub(crate) use credential::end_of;
+pub use credential::{ACCESS_TOKEN, Life, REFRESH_TOKEN, Refresh, Tokens};
 pub use inbound::{ContactInfo, Inbound, InboundBody, StatusUpdate};
 pub(crate) use outbound::check_chars;
 pub use outbound::{Fault, Outbound, Outgoing, Unsendable};
@@ -183,6 +187,34 @@ pub trait Channel: Send + Sync {
     /// Whether the answer to the probe says that it works.
     fn probed(&self, response: &HttpResponse) -> bool {
         (200..300).contains(&response.status)
+    }
+
+    /// Whether an answer, to whatever call, says that the account's credential is refused.
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        response.status == 401
+    }
+
+    /// Whether the probe shows that the credential which sends use works.
+    fn probes_credential(&self) -> bool {
+        true
+    }
+
+    /// Whether and when the account's credential ends, and when it is refreshed.
+    fn life(&self, _account: &Account) -> Life {
+        Life::ENDLESS
+    }
+
+    /// The request that refreshes the account's credential.
+    ///
+    /// # Errors
+    /// It cannot be refreshed, or the account lacks what that needs.
+    fn refresh_request(&self, _account: &Account, _settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        Err(Unsendable(format!("a credential of {} is not refreshed", self.kind().name())))
+    }
+
+    /// What the answer to `refresh_request` says.
+    fn refreshed(&self, _account: &Account, response: &HttpResponse, _now: Timestamp) -> Refresh {
+        Refresh::Unable { detail: format!("http {}", response.status) }
     }
 
     /// How an unknown send can be settled.

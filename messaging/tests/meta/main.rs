@@ -2,6 +2,7 @@
 
 mod damage;
 mod events;
+mod oauth;
 mod outcomes;
 mod sends;
 mod signatures;

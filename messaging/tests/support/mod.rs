@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use messaging::channels::{ChannelKind, ChannelSettings, ContactInfo, Inbound, InboundBody, Received, Refusal, Verifier, channel};
+use messaging::channels::{ChannelKind, ChannelSettings, ContactInfo, Inbound, InboundBody, Received, Refresh, Refusal, Verifier, channel};
 use messaging::clock::Timestamp;
 use messaging::config::Config;
 use messaging::content::Handle;
@@ -48,7 +48,7 @@ pub fn account(kind: ChannelKind, members: &[(&str, &str)]) -> Account {
         created_at: Timestamp::ZERO,
         revision: 1,
     };
-    Account { owner: Owned { tenant: Tenant::for_tests(tenant), account: id }, channel: kind, row, secrets, verifier }
+    Account { owner: Owned { tenant: Tenant::for_tests(tenant), account: id }, channel: kind, row, secrets, verifier, credential: None }
 }
 
 /// A channel's settings as they are without a file.
@@ -163,5 +163,16 @@ fn what(body: &InboundBody) -> String {
         InboundBody::Account { event, data } => format!("{} {}", event.name(), object(data)),
         InboundBody::Resource { event, name, data } => format!("{} {name} {data}", event.name()),
         InboundBody::Platform { kind, raw } => format!("platform {kind} {raw}"),
+    }
+}
+
+/// What became of a refresh, in one word.
+pub fn kind_of(refresh: &Refresh) -> &'static str {
+    match refresh {
+        Refresh::Done(_) => "done",
+        Refresh::Later { .. } => "later",
+        Refresh::Lost { .. } => "lost",
+        Refresh::Unable { .. } => "unable",
+        Refresh::Broken { .. } => "broken",
     }
 }

@@ -48,6 +48,7 @@ fn account(number: &str, token: &str, api_base: Option<&str>) -> Account {
         },
         secrets: BTreeMap::from([("access_token".to_owned(), SecretPair::new(Secret::new(token), Timestamp::ZERO))]),
         verifier: verifier(),
+        credential: None,
     }
 }
 

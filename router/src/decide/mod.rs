@@ -16,6 +16,7 @@ use messaging::tenant::Tenant;
 
 use crate::desk::{Desk, Unfit};
 
+pub mod account;
 pub mod inbound;
 pub mod outbound;
 pub mod watermark;

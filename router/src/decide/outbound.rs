@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use messaging::accounts::StateChange;
 use messaging::channels::Outgoing;
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle};
-use messaging::directory::AccountState;
+use messaging::directory::{AccountState, StateReason};
 use messaging::event::EventType;
 use messaging::ids::{ConversationId, IdHasher, MessageId};
 use messaging::metrics;
@@ -13,9 +14,9 @@ use messaging::outcome::{Outcome, Reason, Status, Step, Throttled, Verdict};
 use messaging::record::{Command, Record, SendCommand};
 use messaging::state::{Conversation, Direction, MessageMeta, Pointer};
 use messaging::store::Key;
-use messaging::tenant::Tenant;
+use messaging::tenant::{Owned, Tenant};
 
-use super::{account_of, plain_data, state_for, watermark, window};
+use super::{account, account_of, plain_data, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
 use crate::plan::{Go, IntentRow, LaterRow, LaterWork, Sending, Task, Work};
 
@@ -51,7 +52,7 @@ fn referred(content: &Content) -> Option<MessageId> {
 }
 
 /// The pointers that the decision reads.
-pub fn pointers(record: &Record, command: &Command, _ids: &IdHasher) -> Vec<Key> {
+pub fn pointers(record: &Record, command: &Command, ids: &IdHasher) -> Vec<Key> {
     let tenant = record.tenant.id();
     match command {
         Command::Send(send) => {
@@ -60,6 +61,7 @@ pub fn pointers(record: &Record, command: &Command, _ids: &IdHasher) -> Vec<Key>
             keys
         }
         Command::Cancel { message } | Command::Resend { message } => vec![Key::Pointer(tenant, message.0)],
+        Command::Account { news } => vec![account::seen_key(record, news, ids)],
         Command::Link { .. } | Command::Contact { .. } => Vec::new(),
     }
 }
@@ -76,6 +78,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, command: &Command) -> Result
         Command::Cancel { message } => cancel(desk, record, *message),
         Command::Resend { message } => resend(desk, record, *message),
         Command::Link { to } => Ok(link(desk, record, *to)),
+        Command::Account { news } => account::decide(desk, record, news),
         Command::Contact { to, name, restricted, opted_out } => contact(desk, record, to, name.as_deref(), *restricted, *opted_out),
     }
 }
@@ -190,10 +193,8 @@ fn refusal(
     if state.unreachable {
         return Ok(Some((Reason::RecipientInvalid, "the recipient blocked the account or left".into())));
     }
-    let account = account_of(desk, tenant, message.meta.account)?;
-    match account.row.state {
-        AccountState::Active | AccountState::Paused | AccountState::Broken | AccountState::Blocked => {}
-    }
+    // Whatever its state: a stopped account's sends wait.
+    account_of(desk, tenant, message.meta.account)?;
     if !needs_window(&send.content) || send.fallback.is_some() {
         return Ok(None);
     }
@@ -349,8 +350,8 @@ pub enum After {
     Elsewhere(Handle),
 }
 
-/// The platform judged a message.
-pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<After, Unfit> {
+/// The platform judged a message, which was sent with the credential of that time.
+pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict, credential: Option<Timestamp>) -> Result<After, Unfit> {
     let Work::Send(sending) = &task.work else { return Ok(After::Settled) };
     let tenant = task.tenant;
     desk.begin(desk.world.now);
@@ -402,8 +403,8 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
                 }
                 Reason::Auth | Reason::AccountDisabled => {
                     // Not the message's fault, and provably not taken: it waits until the account works again.
-                    crate::ends::account_stopped(desk, tenant, message.conversation, sending.account, reason, &detail);
-                    desk.effects.accounts.push((tenant, sending.account, reason, detail.clone()));
+                    let owner = Owned { tenant, account: sending.account };
+                    desk.effects.accounts.push(stopped(owner, reason, &detail, credential));
                     desk.advance(tenant, &mut message, step(Status::Queued, Some(reason), Some(detail)), "")?;
                     return Ok(After::Again { due: now.plus(RETRY_FIRST), whole: true });
                 }
@@ -431,6 +432,15 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict) -> Result<Afte
             Ok(After::Settled)
         }
     }
+}
+
+/// What a refused credential or a block makes of the account.
+fn stopped(owner: Owned, reason: Reason, detail: &str, about: Option<Timestamp>) -> StateChange {
+    let (state, reason) = match reason {
+        Reason::Auth => (AccountState::Broken, StateReason::Auth),
+        _ => (AccountState::Blocked, StateReason::AccountDisabled),
+    };
+    StateChange { owner, state, reason, detail: detail.to_owned(), about }
 }
 
 /// The wait before try `attempt + 1` when the platform named none.

@@ -571,6 +571,31 @@ impl Rig {
         }
     }
 
+    /// News of the account, as whoever changes it puts them on the log.
+    pub async fn news(&self, number: u64, change: AccountChange) {
+        let command = Command::Account { news: AccountNews { number, at: self.clock.now(), change } };
+        let conversation = self.conversation(&Handle::account());
+        self.append(Record::command(self.owned(), self.kind, conversation, &command, self.clock.now()), Topic::Outbound).await;
+    }
+
+    pub fn account_state(&self) -> AccountState {
+        self.keeper.shared().load().account(self.account).unwrap().row.state
+    }
+
+    /// A person gives the account a secret, as the API does it.
+    pub async fn reconnect(&self, field: &str, value: &str) {
+        let now = self.clock.now();
+        let change = |directory: &messaging::directory::Directory| {
+            let account = directory.account(self.account).unwrap();
+            let (mut row, mut secrets, key) = (account.row.clone(), account.secrets.clone(), directory.tenant_key(self.tenant).unwrap());
+            secrets.get_mut(field).unwrap().rotate(Secret::new(value), now);
+            row.secrets = key.seal_value(&account_aad(row.tenant, row.id), &secrets);
+            row.state = AccountState::Active;
+            Ok(vec![Change::put(DirectoryRow::Account(row))])
+        };
+        self.keeper.change::<()>(change).await.unwrap();
+    }
+
     async fn append(&self, record: Record, topic: Topic) {
         let new = record.to_new(topic, PARTITIONS, self.keyring.log());
         assert!(self.log.append(vec![new]).await[0].is_ok());

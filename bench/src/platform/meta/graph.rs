@@ -17,9 +17,9 @@ const PERMISSION: u32 = 10;
 /// Too many calls.
 const THROUGHPUT: u32 = 613;
 /// A wrong parameter.
-const PARAMETER: u32 = 100;
+pub(super) const PARAMETER: u32 = 100;
 /// A wrong token.
-const TOKEN: u32 = 190;
+pub(super) const TOKEN: u32 = 190;
 /// Longest text of Messenger, in characters.
 const TEXT_CHARS_MAX: usize = 2_000;
 /// Longest text of Instagram, in bytes.
@@ -42,7 +42,7 @@ fn error(state: &State, code: u32, http: u16) -> Reply {
     detailed(code, subcode, http, "Simulated error")
 }
 
-fn detailed(code: u32, subcode: u32, http: u16, details: &str) -> Reply {
+pub(super) fn detailed(code: u32, subcode: u32, http: u16, details: &str) -> Reply {
     let mut body =
         json!({"error": {"message": format!("(#{code}) {details}"), "type": "OAuthException", "code": code, "fbtrace_id": "AsimSimSim"}});
     if subcode != 0 {
@@ -55,13 +55,14 @@ pub(super) fn unknown_path() -> Reply {
     detailed(2_500, 0, 400, "unknown path components")
 }
 
-fn authorised(sim: &Sim, request: &Request) -> bool {
-    request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) == Some(sim.options.credential.as_str())
+fn authorised(sim: &Sim, state: &State, request: &Request) -> bool {
+    let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    token.is_some_and(|token| crate::locked(&state.tokens).is_good(token, sim.now()))
 }
 
 /// The cheap call that shows whether the credential works.
 pub(super) fn probe(sim: &Sim, state: &State, account: &str, request: &Request) -> Reply {
-    if !authorised(sim, request) {
+    if !authorised(sim, state, request) {
         return error(state, TOKEN, 401);
     }
     if account != sim.options.account {
@@ -94,7 +95,7 @@ pub(super) async fn messages(sim: &Arc<Sim>, state: &Arc<State>, account: &str, 
         sim.ledger.call(note(sim, None, Fate::Refused(code), body.clone()));
         detailed(code, 0, http, details)
     };
-    if !authorised(sim, &request) {
+    if !authorised(sim, state, &request) {
         return refuse(TOKEN, 401, "the access token is not this account's");
     }
     if account != sim.options.account {

@@ -1,11 +1,12 @@
 //! Messenger and Instagram, simulated.
 //!
-//! Serves `POST /{version}/{account}/messages` and the probe `GET /{version}/{account}`; posts messages, echoes, deliveries and
+//! Serves `POST /{version}/{account}/messages`, the exchange of long-lived tokens, and the probe `GET /{version}/{account}`; posts messages, echoes, deliveries and
 //! readings to the hook, signed with the app secret, redelivered on anything but 200. Strict where the platforms are: recipient,
 //! `messaging_type`, lengths, the window and its tag. For people: `POST /sim/message` lets a customer write, `GET /sim/ledger`
 //! shows what happened.
 
 mod graph;
+mod tokens;
 mod webhook;
 
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ use super::hook::{Hook, Proof};
 use super::{Answer, Call, Offered, Posted, Sim, SimOptions, common_face};
 use crate::http::{Reply, Request, Server, json_reply};
 use crate::locked;
+use tokens::Tokens;
+pub use tokens::{APP_ID, LIFE};
 
 /// How long a window stays open after the customer's last word.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
@@ -51,6 +54,7 @@ pub(crate) struct State {
     product: MetaProduct,
     /// When each customer wrote last, by the platform's time.
     wrote: Mutex<HashMap<String, Timestamp>>,
+    tokens: Mutex<Tokens>,
     next_id: AtomicU64,
 }
 
@@ -62,7 +66,8 @@ impl MetaSim {
         let hook = Hook::new(Proof::signature(&options.secret), options.redelivery);
         let listen = options.listen;
         let sim = Sim::new(options, hook);
-        let state = Arc::new(State { product, wrote: Mutex::default(), next_id: AtomicU64::new(1) });
+        let state = Arc::new(State { product, wrote: Mutex::default(), tokens: Mutex::default(), next_id: AtomicU64::new(1) });
+        locked(&state.tokens).give(sim.options.credential.clone(), sim.now());
         let handler = {
             let (sim, state) = (sim.clone(), state.clone());
             move |request| {
@@ -121,6 +126,21 @@ impl MetaSim {
         self.state.wrote_at(person).map(|at| at.plus(WINDOW))
     }
 
+    /// The merchant takes the app's authorization away: every token is refused from now on.
+    pub fn revoke_tokens(&self) {
+        locked(&self.state.tokens).revoke();
+    }
+
+    /// The merchant connects the account again: this token is good from now on.
+    pub fn give_token(&self, token: &str) {
+        locked(&self.state.tokens).give(token.to_owned(), self.sim.now());
+    }
+
+    /// How often a token was exchanged.
+    pub fn exchanges(&self) -> u32 {
+        locked(&self.state.tokens).exchanged()
+    }
+
     async fn post(&self, person: &str, at: Timestamp, kind: &'static str, about: &str, event: Value) -> Posted {
         let body = webhook::from_person(&self.sim, &self.state, person, at, event);
         self.sim.post(about, kind, person, None, body).await
@@ -167,6 +187,8 @@ async fn route(sim: &Arc<Sim>, state: &Arc<State>, mut request: Request) -> Repl
     match parts.as_slice() {
         ["sim", "message"] if is_post => write_as_customer(sim, state, &mut request).await,
         ["sim", "ledger"] => super::show_ledger(sim),
+        ["refresh_access_token"] if !is_post => tokens::refresh(sim, state, &request),
+        [_version, "oauth", "access_token"] if !is_post => tokens::exchange_by_app(sim, state, &request),
         [_version, account, "messages"] if is_post => graph::messages(sim, state, account, request).await,
         [_version, account] if !is_post => graph::probe(sim, state, account, &request),
         _ => graph::unknown_path(),

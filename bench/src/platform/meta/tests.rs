@@ -109,3 +109,50 @@ async fn events_are_signed_and_understood() {
     sim.stop().await;
     server.stop().await;
 }
+
+/// The account as the gateway holds it, with this token.
+fn account(sim: &MetaSim, kind: ChannelKind, token: &str) -> Arc<messaging::directory::Account> {
+    let identity = if kind == ChannelKind::Messenger { "page_id" } else { "instagram_id" };
+    let mut members = vec![(identity, sim.sim.options.account.as_str()), ("access_token", token), ("app_secret", &sim.sim.options.secret)];
+    if kind == ChannelKind::Messenger {
+        members.push(("app_id", APP_ID));
+    }
+    crate::platform::connected::account(kind, &sim.url(), &members)
+}
+
+#[tokio::test]
+async fn a_token_is_exchanged_while_it_is_good() {
+    use messaging::channels::{ChannelSettings, Refresh};
+    for (product, kind) in [(MetaProduct::Messenger, ChannelKind::Messenger), (MetaProduct::Instagram, ChannelKind::Instagram)] {
+        let sim = start(product, StatusDelays::NONE).await;
+        let settings = ChannelSettings { api_version: "v26.0".into(), ..ChannelSettings::default() };
+        let refresh = async |token: &str| {
+            let account = account(&sim, kind, token);
+            let answer = crate::platform::connected::call(channel(kind).refresh_request(&account, &settings).unwrap()).await;
+            channel(kind).refreshed(&account, &answer, sim.now())
+        };
+        let probed = async |token: &str| {
+            let account = account(&sim, kind, token);
+            let answer = crate::platform::connected::call(channel(kind).probe(&account, &settings)).await;
+            (channel(kind).probed(&answer), channel(kind).refuses_credential(&answer))
+        };
+        if product == MetaProduct::Instagram {
+            assert!(matches!(refresh("sim-token").await, Refresh::Unable { .. }), "younger than a day");
+            sim.set_clock_offset_ms(25 * 3_600_000);
+        }
+        let Refresh::Done(tokens) = refresh("sim-token").await else { panic!("{product:?}") };
+        assert_eq!((tokens.refresh, tokens.access_until.map(|end| end.since(sim.now()) > LIFE / 2)), (None, Some(true)));
+        let new = tokens.access.expose().to_owned();
+        assert_eq!((probed(&new).await, probed("sim-token").await), ((true, false), (true, false)), "the old one stays good");
+        assert!(matches!(refresh("never given").await, Refresh::Broken { .. }));
+        sim.set_clock_offset_ms(86 * 24 * 3_600_000);
+        assert_eq!(probed(&new).await, (false, true), "sixty days are over");
+        assert!(matches!(refresh(&new).await, Refresh::Broken { .. }));
+        sim.give_token("another");
+        assert_eq!(probed("another").await, (true, false));
+        sim.revoke_tokens();
+        assert_eq!(probed("another").await, (false, true));
+        assert_eq!(sim.exchanges(), 1);
+        sim.stop().await;
+    }
+}

@@ -61,8 +61,7 @@ pub(super) async fn send(sim: &Arc<Sim>, state: &Arc<State>, mut request: Reques
         sim.ledger.call(note(sim, None, Fate::Refused(code), body.clone()));
         error(code, message)
     };
-    let access = locked(&state.tokens).access.clone();
-    if access.is_empty() || request.header("access-token") != Some(access.as_str()) {
+    if !request.header("access-token").is_some_and(|access| locked(&state.tokens).is_good(access, sim.now())) {
         return refuse(TOKEN, "Access token is incorrect or has been revoked.");
     }
     let Ok(value) = serde_json::from_slice::<Value>(&body) else { return refuse(PARAMETER, "the body is not json") };
@@ -215,8 +214,7 @@ fn tell(sim: &Arc<Sim>, send: &Send, message: &str, at: Timestamp) {
 pub(super) async fn token_info(sim: &Sim, state: &State, mut request: Request) -> Reply {
     let Ok(body) = request.body().await else { return Reply::Close };
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let access = locked(&state.tokens).access.clone();
-    if access.is_empty() || value["access_token"] != access.as_str() {
+    if !value["access_token"].as_str().is_some_and(|access| locked(&state.tokens).is_good(access, sim.now())) {
         return error(TOKEN, "Access token is incorrect or has been revoked.");
     }
     ok(&json!({ "app_id": CLIENT_KEY, "creator_id": sim.options.account, "scope": "message.list.send" }))
@@ -236,6 +234,11 @@ pub(super) async fn refresh(sim: &Sim, state: &State, mut request: Request) -> R
     tokens.refreshed += 1;
     tokens.access = format!("{}.{}", sim.options.credential, tokens.refreshed);
     tokens.refresh = format!("rft.sim.{}", tokens.refreshed);
+    tokens.access_until = tokens.life.map(|life| sim.now().plus(life));
+    if tokens.lose > 0 {
+        tokens.lose -= 1;
+        return Reply::Close;
+    }
     ok(&json!({
         "access_token": tokens.access, "expires_in": 86_400, "refresh_token": tokens.refresh, "refresh_token_expires_in": 31_536_000,
         "open_id": sim.options.account, "scope": "message.list.send", "token_type": "Bearer",

@@ -58,6 +58,18 @@ struct Tokens {
     access: String,
     refresh: String,
     refreshed: u32,
+    /// When the access token ends, when a test wants that.
+    access_until: Option<Timestamp>,
+    /// How long one lasts, when a test wants them to end.
+    life: Option<Duration>,
+    /// Answers to refreshes that are lost on their way.
+    lose: u32,
+}
+
+impl Tokens {
+    fn is_good(&self, access: &str, now: Timestamp) -> bool {
+        !self.access.is_empty() && self.access == access && self.access_until.is_none_or(|until| now < until)
+    }
 }
 
 common_face!(TiktokSim);
@@ -68,7 +80,14 @@ impl TiktokSim {
     pub async fn start(options: SimOptions) -> io::Result<Self> {
         let hook = Hook::new(proof(&options.secret, options.clock.clone()), options.redelivery);
         let listen = options.listen;
-        let tokens = Tokens { access: options.credential.clone(), refresh: REFRESH_TOKEN.to_owned(), refreshed: 0 };
+        let tokens = Tokens {
+            access: options.credential.clone(),
+            refresh: REFRESH_TOKEN.to_owned(),
+            refreshed: 0,
+            access_until: None,
+            life: None,
+            lose: 0,
+        };
         let sim = Sim::new(options, hook);
         let state = Arc::new(State { wrote: Mutex::default(), tokens: Mutex::new(tokens), next_id: AtomicU64::new(1) });
         let handler = {
@@ -149,6 +168,32 @@ impl TiktokSim {
     /// The access token ends now, as it does every day: calls are refused until it is refreshed.
     pub fn expire_token(&self) {
         locked(&self.state.tokens).access.clear();
+    }
+
+    /// Access tokens end so long after they were given, the present one counted from now on.
+    pub fn tokens_end_after(&self, life: Duration) {
+        let mut tokens = locked(&self.state.tokens);
+        (tokens.life, tokens.access_until) = (Some(life), Some(self.sim.now().plus(life)));
+    }
+
+    /// The answers to the next so many refreshes are lost on their way, although the tokens have changed.
+    pub fn lose_refreshes(&self, count: u32) {
+        locked(&self.state.tokens).lose = count;
+    }
+
+    /// Both tokens are refused from now on, without a word.
+    pub fn revoke(&self) {
+        let mut tokens = locked(&self.state.tokens);
+        tokens.access.clear();
+        tokens.refresh.clear();
+    }
+
+    /// The merchant connects the account again: these tokens are good from now on.
+    pub fn give_tokens(&self, access: &str, refresh: &str) {
+        let mut tokens = locked(&self.state.tokens);
+        access.clone_into(&mut tokens.access);
+        refresh.clone_into(&mut tokens.refresh);
+        tokens.access_until = tokens.life.map(|life| self.sim.now().plus(life));
     }
 
     /// How often the tokens were refreshed.

@@ -1,5 +1,4 @@
-use messaging::channels::tiktok::oauth::{Refresh, read_refresh, refresh_request};
-use messaging::channels::{ChannelKind, ChannelSettings, InboundBody, Outgoing, channel};
+use messaging::channels::{ChannelKind, ChannelSettings, InboundBody, Outgoing, Refresh, channel};
 use messaging::content::{Content, Handle};
 use messaging::directory::Account;
 use messaging::outcome::{Reason, Throttled, Verdict};
@@ -110,8 +109,8 @@ async fn a_refresh_token_is_good_once() {
     assert!(matches!(send_as(&sim, &old, text("a")).await, Verdict::Refused { reason: Reason::Auth, .. }));
     assert!(!channel(KIND).probed(&call(channel(KIND).probe(&old, &ChannelSettings::default())).await));
     let refresh = async |account: &Account| {
-        let answer = call(refresh_request(account, &ChannelSettings::default()).unwrap()).await;
-        read_refresh(account, &answer, sim.now())
+        let answer = call(channel(KIND).refresh_request(account, &ChannelSettings::default()).unwrap()).await;
+        channel(KIND).refreshed(account, &answer, sim.now())
     };
     let Refresh::Done(tokens) = refresh(&old).await else { panic!() };
     let new = account(&sim, tokens.access.expose(), tokens.refresh.as_ref().unwrap().expose());
@@ -120,15 +119,14 @@ async fn a_refresh_token_is_good_once() {
     assert!(matches!(refresh(&old).await, Refresh::Broken { .. }), "the old one is used up");
     assert!(matches!(refresh(&new).await, Refresh::Done(_)));
     assert_eq!(sim.refreshes(), 2);
-    sim.remove_authorization_quietly();
+    sim.revoke();
     assert!(matches!(refresh(&new).await, Refresh::Broken { .. }));
+    sim.give_tokens("sim-token", REFRESH_TOKEN);
+    sim.tokens_end_after(WINDOW / 2);
+    assert!(matches!(send_as(&sim, &old, text("c")).await, Verdict::Sent { .. }));
+    sim.set_clock_offset_ms(24 * 3_600_000);
+    assert!(matches!(send_as(&sim, &old, text("d")).await, Verdict::Refused { reason: Reason::Auth, .. }), "it ended");
     sim.stop().await;
-}
-
-impl TiktokSim {
-    fn remove_authorization_quietly(&self) {
-        locked(&self.state.tokens).refresh.clear();
-    }
 }
 
 /// What it posts is what the channel verifies and reads.

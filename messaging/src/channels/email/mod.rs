@@ -141,6 +141,11 @@ impl Channel for Email {
         HttpRequest { method: http::Method::GET, url, headers: Vec::new(), body: bytes::Bytes::new() }
     }
 
+    /// It asks the provider's site, not the relay.
+    fn probes_credential(&self) -> bool {
+        false
+    }
+
     fn settlement(&self) -> Settlement {
         Settlement::ByRepeat
     }

@@ -148,6 +148,22 @@ impl Channel for Instagram {
         meta::probe(&PRODUCT, account, settings)
     }
 
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        meta::refuses(response)
+    }
+
+    fn life(&self, account: &Account) -> Life {
+        meta::instagram_life(account)
+    }
+
+    fn refresh_request(&self, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        meta::instagram_request(account, settings)
+    }
+
+    fn refreshed(&self, _account: &Account, response: &HttpResponse, now: Timestamp) -> Refresh {
+        meta::refreshed(response, now)
+    }
+
     /// Its echoes carry no id of ours.
     fn settlement(&self) -> Settlement {
         Settlement::Never

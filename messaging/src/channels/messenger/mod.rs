@@ -148,6 +148,22 @@ impl Channel for Messenger {
         meta::probe(&PRODUCT, account, settings)
     }
 
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        meta::refuses(response)
+    }
+
+    fn life(&self, account: &Account) -> Life {
+        meta::page_life(account)
+    }
+
+    fn refresh_request(&self, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        meta::page_request(account, settings)
+    }
+
+    fn refreshed(&self, _account: &Account, response: &HttpResponse, now: Timestamp) -> Refresh {
+        meta::refreshed(response, now)
+    }
+
     fn settlement(&self) -> Settlement {
         Settlement::ByEcho
     }
@@ -167,7 +183,13 @@ const fn secs(seconds: u64) -> Duration {
 
 const FIELDS: &[AccountField] = &[
     AccountField { name: "page_id", secret: false, required: true, help: "the page's id (digits)", check: check_digits },
-    AccountField { name: "app_id", secret: false, required: false, help: "the app's id (digits)", check: check_digits },
+    AccountField {
+        name: "app_id",
+        secret: false,
+        required: false,
+        help: "the app's id (digits): with it the access token is exchanged before it ends",
+        check: check_digits,
+    },
     AccountField {
         name: "access_token",
         secret: true,

@@ -2,13 +2,14 @@
 //! the answers. What differs between the two is data, a `Product`.
 //!
 //! In the order of a message's path: `proof` judges, `envelope` splits, `wire` names the shapes, `event` and `content` say what
-//! happened, `check` knows the limits, `send` builds the calls, `outcome` judges the answers. `signed_request` reads the
-//! callbacks of data deletion and deauthorisation.
+//! happened, `check` knows the limits, `send` builds the calls, `outcome` judges the answers; `oauth` keeps tokens alive.
+//! `signed_request` reads the callbacks of data deletion and deauthorisation.
 
 mod check;
 mod content;
 mod envelope;
 mod event;
+mod oauth;
 mod outcome;
 mod proof;
 mod send;
@@ -18,6 +19,7 @@ mod wire;
 pub(in crate::channels) use check::check;
 pub(in crate::channels) use envelope::pieces;
 pub(in crate::channels) use event::parse;
+pub(in crate::channels) use oauth::{instagram_life, instagram_request, page_life, page_request, refreshed, refuses};
 pub(in crate::channels) use outcome::{holds, outcome};
 pub(in crate::channels) use proof::authentic;
 pub(in crate::channels) use send::{probe, request};

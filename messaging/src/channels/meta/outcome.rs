@@ -108,11 +108,24 @@ fn accepted(send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
     }
 }
 
+impl GraphError {
+    /// Code and subcode. The platform's text may name people.
+    fn detail(&self) -> String {
+        match self.error_subcode {
+            0 => self.code.to_string(),
+            subcode => format!("{}/{subcode}", self.code),
+        }
+    }
+}
+
+/// The code of an answer that is an error, and the detail for rows.
+pub(super) fn error_of(response: &HttpResponse) -> Option<(i64, String)> {
+    let body = serde_json::from_slice::<ErrorBody>(&response.body).ok()?;
+    Some((body.error.code, body.error.detail()))
+}
+
 fn judge_error(error: &GraphError, response: &HttpResponse) -> Verdict {
-    let detail = match error.error_subcode {
-        0 => error.code.to_string(),
-        subcode => format!("{}/{subcode}", error.code),
-    };
+    let detail = error.detail();
     match meaning(error.code, error.error_subcode) {
         Some(Meaning::Refuse(reason)) => Verdict::Refused { reason, detail: cut(detail) },
         Some(Meaning::Retry { reason: Reason::RateLimited, .. }) => rate_limited(response, detail),

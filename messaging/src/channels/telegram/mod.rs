@@ -141,6 +141,11 @@ impl Channel for Telegram {
         HttpRequest { method: http::Method::GET, url, headers: Vec::new(), body: Bytes::new() }
     }
 
+    /// A token that is none is a path that does not exist.
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        matches!(response.status, 401 | 404)
+    }
+
     /// Bots get no receipts and their sends carry no id of ours.
     fn settlement(&self) -> Settlement {
         Settlement::Never

@@ -2,7 +2,7 @@
 //!
 //! In the order of a message's path: `wire` names the shape of a webhook and says whom it concerns, `receive` verifies and splits,
 //! `parse` (with `content`) says what happened, `check` knows the limits, `send` builds the calls, `outcome` judges the answers.
-//! `oauth` is the pure part of keeping the tokens alive: they last a day, and the refresh token changes when it is used.
+//! `oauth` keeps the tokens alive: they last a day, and the refresh token changes when it is used.
 //!
 //! The platform documents little, and in beta: where its rules are unsure the stricter one holds (24 h, 10 messages, nothing after).
 
@@ -12,7 +12,7 @@ use super::*;
 
 mod check;
 mod content;
-pub mod oauth;
+mod oauth;
 mod outcome;
 mod parse;
 mod receive;
@@ -148,6 +148,22 @@ impl Channel for Tiktok {
 
     fn probed(&self, response: &HttpResponse) -> bool {
         outcome::is_ok(response)
+    }
+
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        outcome::refuses(response)
+    }
+
+    fn life(&self, account: &Account) -> Life {
+        oauth::life(account)
+    }
+
+    fn refresh_request(&self, account: &Account, settings: &ChannelSettings) -> Result<HttpRequest, Unsendable> {
+        oauth::request(account, settings)
+    }
+
+    fn refreshed(&self, account: &Account, response: &HttpResponse, now: Timestamp) -> Refresh {
+        oauth::read(account, response, now)
     }
 
     fn settlement(&self) -> Settlement {

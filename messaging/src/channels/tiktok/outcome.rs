@@ -77,6 +77,15 @@ pub(super) fn is_ok(response: &HttpResponse) -> bool {
     (200..300).contains(&response.status) && Answer::read(response).is_some_and(|answer| answer.code == 0)
 }
 
+/// Whether the answer says that the access token is refused.
+pub(super) fn refuses(response: &HttpResponse) -> bool {
+    Answer::read(response).map_or(response.status == 401, |answer| is_about_token(answer.code))
+}
+
+fn is_about_token(code: i64) -> bool {
+    matches!(code, 40_102 | 40_104 | 40_105)
+}
+
 pub(super) fn holds(send: &Outgoing<'_>, response: &HttpResponse) -> Vec<Hold> {
     let wait = Answer::read(response).and_then(|answer| answer.hold(send.now));
     // All accounts of an app share its rate, in whatever tenant.
@@ -94,7 +103,7 @@ pub(super) fn outcome(send: &Outgoing<'_>, response: &HttpResponse) -> Verdict {
             let after = answer.hold(send.now).filter(|wait| *wait > SECOND_HOLD).or(response.retry_after);
             Verdict::RetryLater { reason: Reason::RateLimited, hold: Throttled::App, after, detail }
         }
-        40_102 | 40_104 | 40_105 => refused(Reason::Auth),
+        code if is_about_token(code) => refused(Reason::Auth),
         // Some accounts may talk to so many people a day, and it is said with the same code.
         40_064 if answer.message.contains("too fast") => refused(Reason::QuotaExceeded),
         40_064 => refused(Reason::WindowClosed),

@@ -108,6 +108,10 @@ impl Channel for Whatsapp {
         request::probe(account, settings)
     }
 
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        meta::refuses(response)
+    }
+
     fn settlement(&self) -> Settlement {
         Settlement::ByStatus
     }

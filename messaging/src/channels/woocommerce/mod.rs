@@ -106,6 +106,10 @@ impl Channel for Woocommerce {
         send::probe(account)
     }
 
+    fn refuses_credential(&self, response: &HttpResponse) -> bool {
+        outcome::is_about_keys(response.status, outcome::code(response).as_deref())
+    }
+
     /// A note that may or may not have been written cannot be told from another with the same text.
     fn settlement(&self) -> Settlement {
         Settlement::Never

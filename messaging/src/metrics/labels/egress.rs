@@ -13,6 +13,8 @@ PlatformOperation {
     Receipt = "receipt",
     /// A look whether the credential works.
     Probe = "probe",
+    /// New tokens in the place of those that end.
+    Refresh = "refresh",
 }
 }
 
@@ -59,6 +61,8 @@ AccountLabel {
     Broken = "broken",
     /// Limited or blocked by the platform.
     Blocked = "blocked",
+    /// Most of its webhooks fail the signature.
+    Unverified = "unverified",
 }
 }
 
@@ -69,6 +73,7 @@ impl From<AccountState> for AccountLabel {
             AccountState::Paused => Self::Paused,
             AccountState::Broken => Self::Broken,
             AccountState::Blocked => Self::Blocked,
+            AccountState::Unverified => Self::Unverified,
         }
     }
 }
