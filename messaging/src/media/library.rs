@@ -1,6 +1,6 @@
 //! Fetches media, keeps them, and tells what became of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use bytes::{Bytes, BytesMut};
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use foldhash::fast::RandomState;
 use futures_util::StreamExt;
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{About, Answer, BodyStream, Download, Found, LinkTerms, Medium, Sniffer, Vault};
+use super::{About, Answer, BodyStream, Download, Found, Incoming, LinkTerms, Medium, Sniffer, Vault};
 use crate::channels::{ChannelKind, ChannelSettings, FoundMedia, MediaFault, MediaSource, channel, may_fetch};
 use crate::clock::{SharedClock, Timestamp};
-use crate::content::{Handle, Media};
+use crate::content::{Content, Handle, Media};
 use crate::directory::{Account, SharedDirectory};
 use crate::exchange::{HttpRequest, HttpResponse};
 use crate::ids::{ConversationId, MediaId, MessageId};
@@ -25,6 +26,8 @@ use crate::tenant::{Owned, Tenant};
 
 /// Media that are fetched at once by one process.
 const FLIGHTS_MAX: usize = 64;
+/// Media taken back that are remembered, for those that are under way.
+const FORGOTTEN_MAX: usize = 1024;
 /// Most bytes of a platform's answer to where a medium is.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -51,6 +54,15 @@ pub struct Wanted {
     pub media: Media,
     /// When its message came.
     pub at: Timestamp,
+}
+
+/// The media of a stored message, from its event's data: each with the `type` that it stands under.
+pub fn media_of(data: &str) -> Vec<(&'static str, Media)> {
+    let Ok(Value::Object(data)) = serde_json::from_str(data) else { return Vec::new() };
+    let Some(content) = data.get("message").and_then(Value::as_object).and_then(|message| Content::from_members(message).ok()) else {
+        return Vec::new();
+    };
+    content.media().into_iter().map(|(kind, media)| (kind, media.clone())).collect()
 }
 
 /// What a library works with.
@@ -81,12 +93,14 @@ type Landed = Option<Result<Medium, MediaFault>>;
 pub struct Library {
     parts: LibraryParts,
     flights: Mutex<HashMap<MediaId, watch::Receiver<Landed>, RandomState>>,
+    /// The newest media that were taken back.
+    forgotten: Mutex<VecDeque<MediaId>>,
 }
 
 impl Library {
     /// A library. Nothing runs yet.
     pub fn new(parts: LibraryParts) -> Arc<Self> {
-        Arc::new(Self { parts, flights: Mutex::default() })
+        Arc::new(Self { parts, flights: Mutex::default(), forgotten: Mutex::default() })
     }
 
     /// Where media are kept.
@@ -115,12 +129,45 @@ impl Library {
         })
     }
 
+    /// Begins to take a file that a merchant brings.
+    ///
+    /// # Errors
+    /// `Full`, or `StoreUnavailable`.
+    pub async fn upload(&self, tenant: Tenant) -> Result<Upload, MediaFault> {
+        let incoming = self.parts.vault.begin(tenant, &self.key(tenant)?).await?;
+        Ok(Upload { tenant, incoming, sniffer: Sniffer::default() })
+    }
+
+    /// Keeps it. The same bytes of the same tenant are the same medium, whose lifetime begins anew.
+    ///
+    /// # Errors
+    /// `Empty`, or `StoreUnavailable`.
+    pub async fn keep_upload(&self, upload: Upload, filename: Option<String>) -> Result<(MediaId, Medium), MediaFault> {
+        let Upload { tenant, incoming, sniffer } = upload;
+        if incoming.size_bytes() == 0 {
+            return Err(MediaFault::Empty);
+        }
+        let id = self.parts.keyring.ids().uploaded_medium(tenant.id(), &incoming.sha256());
+        let about = About { kind: sniffer.kind(), filename, at: self.parts.clock.now() };
+        Ok((id, self.parts.vault.keep(incoming, id, about).await?))
+    }
+
+    /// How long a medium may take from its first byte to its last.
+    pub fn timeout(&self) -> Duration {
+        self.parts.timeout
+    }
+
+    /// The link to a medium that is made now.
+    pub fn link(&self, tenant: Tenant, id: MediaId) -> Option<String> {
+        self.parts.links.link(self.parts.keyring.ids(), tenant.id(), id, self.parts.clock.now())
+    }
+
     /// Fetches a medium, or finds it here. Whoever asks for the same one meanwhile gets the same answer. It goes on when the caller
-    /// does not wait, and what became of it is told on the log.
+    /// does not wait, and what became of it is told on the log; what may pass only when `tells_passing`, because nobody tries again.
     ///
     /// # Errors
     /// The rule that it broke, or what happened.
-    pub async fn fetch(self: &Arc<Self>, wanted: Wanted) -> Result<Medium, MediaFault> {
+    pub async fn fetch(self: &Arc<Self>, wanted: Wanted, tells_passing: bool) -> Result<Medium, MediaFault> {
         let mut landed = {
             let mut flights = self.flights.lock().expect("no holder of the flights panics");
             match flights.get(&wanted.id) {
@@ -129,7 +176,7 @@ impl Library {
                 None => {
                     let (tell, landed) = watch::channel(None);
                     flights.insert(wanted.id, landed.clone());
-                    tokio::spawn(self.clone().fly(wanted, tell));
+                    tokio::spawn(self.clone().fly(wanted, tells_passing, tell));
                     landed
                 }
             }
@@ -141,7 +188,7 @@ impl Library {
         }
     }
 
-    async fn fly(self: Arc<Self>, wanted: Wanted, tell: watch::Sender<Landed>) {
+    async fn fly(self: Arc<Self>, wanted: Wanted, tells_passing: bool, tell: watch::Sender<Landed>) {
         // Also when it panics the next one may try.
         let _flight = Flight { library: &self, id: wanted.id };
         let result = match self.find(wanted.owner.tenant, wanted.id).await {
@@ -149,12 +196,32 @@ impl Library {
             Ok(None) => {
                 let coming = tokio::time::timeout(self.parts.timeout, self.bring(&wanted));
                 let result = coming.await.unwrap_or(Err(MediaFault::Timeout));
-                self.tell(&wanted, &result).await;
+                if tells_passing || !result.as_ref().is_err_and(|fault| fault.is_passing()) {
+                    self.tell(&wanted, &result).await;
+                }
                 result
             }
             Err(fault) => Err(fault),
         };
         tell.send_replace(Some(result));
+    }
+
+    /// Deletes a medium whose person took it back; one that is under way is not kept.
+    pub async fn forget(&self, tenant: Tenant, id: MediaId) {
+        {
+            let mut forgotten = self.forgotten.lock().expect("no holder of the forgotten panics");
+            if forgotten.len() == FORGOTTEN_MAX {
+                forgotten.pop_front();
+            }
+            forgotten.push_back(id);
+        }
+        if let Err(error) = self.parts.vault.forget(tenant, id).await {
+            tracing::error!(%error, medium = %id, "a withdrawn medium is not deleted; it goes when its time is over");
+        }
+    }
+
+    fn is_forgotten(&self, id: MediaId) -> bool {
+        self.forgotten.lock().expect("no holder of the forgotten panics").contains(&id)
     }
 
     /// The account of a medium, as long as it is its tenant's, and the channel is on.
@@ -166,7 +233,7 @@ impl Library {
     }
 
     async fn bring(&self, wanted: &Wanted) -> Result<Medium, MediaFault> {
-        if self.parts.vault.is_over(wanted.at) {
+        if self.parts.vault.is_over(wanted.at) || self.is_forgotten(wanted.id) {
             return Err(MediaFault::Gone);
         }
         let (account, settings) = self.account(wanted)?;
@@ -211,7 +278,7 @@ impl Library {
     /// Reads, looks and seals as it comes; keeps it when everything is as it was said to be.
     async fn take_in(&self, wanted: &Wanted, mut body: BodyStream) -> Result<Medium, MediaFault> {
         let tenant = wanted.owner.tenant;
-        let mut incoming = self.parts.vault.begin(tenant, wanted.id, &self.key(tenant)?).await?;
+        let mut incoming = self.parts.vault.begin(tenant, &self.key(tenant)?).await?;
         let mut sniffer = Sniffer::default();
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| error.fault())?;
@@ -221,7 +288,13 @@ impl Library {
         check(wanted, incoming.size_bytes(), &incoming.sha256(), &sniffer)?;
         metrics::MEDIA_BYTES.at([wanted.channel.index(), metrics::Direction::Inbound.index()]).increment(incoming.size_bytes());
         let about = About { kind: sniffer.kind(), filename: wanted.media.filename.clone(), at: wanted.at };
-        self.parts.vault.keep(incoming, about).await
+        let kept = self.parts.vault.keep(incoming, wanted.id, about).await?;
+        if self.is_forgotten(wanted.id) {
+            // Taken back while it came: whoever asked to forget it found nothing to delete.
+            self.forget(tenant, wanted.id).await;
+            return Err(MediaFault::Gone);
+        }
+        Ok(kept)
     }
 
     /// Keeps a medium whose bytes came with its message, and says what is to be told of it.
@@ -229,11 +302,6 @@ impl Library {
         let body: BodyStream = Box::pin(futures_util::stream::once(std::future::ready(Ok(bytes))));
         let kept = tokio::time::timeout(self.parts.timeout, self.take_in(wanted, body)).await;
         news(&kept.unwrap_or(Err(MediaFault::Timeout)))
-    }
-
-    /// Tells a fault that kept a medium from being fetched at all.
-    pub async fn tell_fault(&self, wanted: &Wanted, fault: MediaFault) {
-        self.tell(wanted, &Err(fault)).await;
     }
 
     async fn tell(&self, wanted: &Wanted, result: &Result<Medium, MediaFault>) {
@@ -244,6 +312,29 @@ impl Library {
                 tracing::warn!(%error, medium = %wanted.id, "what became of a medium is not told");
             }
         }
+    }
+}
+
+/// A file that a merchant brings.
+pub struct Upload {
+    tenant: Tenant,
+    incoming: Incoming,
+    sniffer: Sniffer,
+}
+
+impl Upload {
+    /// Takes in more of it.
+    ///
+    /// # Errors
+    /// `TooLarge` as soon as it is, or `StoreUnavailable`.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), MediaFault> {
+        self.sniffer.feed(bytes);
+        self.incoming.write(bytes).await
+    }
+
+    /// Whether it is what was said of it: `image`, `audio` or `video`; anything else may be anything.
+    pub fn is_what(&self, kind: &str) -> bool {
+        self.sniffer.is_what(kind, true)
     }
 }
 
@@ -267,11 +358,9 @@ pub fn record(wanted: &Wanted, news: MediaNews, now: Timestamp) -> Record {
 
 fn news(result: &Result<Medium, MediaFault>) -> MediaNews {
     match result {
-        Ok(medium) => MediaNews::Ready {
-            mime_type: medium.kind.clone(),
-            size_bytes: medium.size_bytes,
-            sha256: HEXLOWER.encode(&medium.sha256),
-        },
+        Ok(medium) => {
+            MediaNews::Ready { mime_type: medium.kind.clone(), size_bytes: medium.size_bytes, sha256: HEXLOWER.encode(&medium.sha256) }
+        }
         Err(reason) => {
             metrics::MEDIA_FAILURES.at([reason.index()]).increment(1);
             MediaNews::Failed { reason: *reason }

@@ -31,7 +31,7 @@ pub mod conformance;
 
 pub use directory::DirectoryBlobs;
 pub use download::{Answer, BodyStream, Download, DownloadError};
-pub use library::{Library, LibraryParts, Wanted};
+pub use library::{Library, LibraryParts, Upload, Wanted, media_of, record};
 pub use link::{LinkTerms, read_link};
 //pub use s3::{S3Blobs, S3Settings};
 pub use sniff::{OCTETS, Sniffer};

@@ -61,7 +61,9 @@ impl Sniffer {
             "image" => found.starts_with("image/"),
             "audio" => plays,
             "video" => plays || animated && found == "image/gif",
-            "sticker" => found.starts_with("image/") || found == "video/webm" || animated && matches!(found, "application/gzip" | "video/mp4"),
+            "sticker" => {
+                found.starts_with("image/") || found == "video/webm" || animated && matches!(found, "application/gzip" | "video/mp4")
+            }
             _ => true,
         }
     }

@@ -4,8 +4,9 @@
 //! "TLM1" | head, sealed, padded: HEAD_BYTES with the mark | chunk 0, sealed | chunk 1, sealed | …
 //! ```
 //! The head says size, kind, digest and time. Each chunk is `CHUNK_BYTES` of the medium, the last one fewer, sealed with the tenant's
-//! key (`seal::DataKey`); its associated data is tenant, medium, a number drawn for this file, the chunk's place, and whether it is the
-//! last. So a chunk opens at its own place of its own file only, and a file that was cut does not pass for a shorter one.
+//! key (`seal::DataKey`); its associated data is the tenant, a number drawn for this file, the chunk's place, and whether it is the last.
+//! The number stands in the head, which opens under its own tenant and medium only. So a chunk opens at its own place of its own file
+//! only, and a file that was cut does not pass for a shorter one.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -99,13 +100,12 @@ pub struct Found {
 #[derive(Debug, Clone, Copy)]
 struct ChunkSeal {
     tenant: TenantId,
-    id: MediaId,
     file: [u8; 16],
 }
 
 impl ChunkSeal {
     fn aad(&self, place: u64, is_last: bool) -> Vec<u8> {
-        [b"media.chunk".as_slice(), &self.tenant.0, &self.id.0, &self.file, &place.to_le_bytes(), &[u8::from(is_last)]].concat()
+        [b"media.chunk".as_slice(), &self.tenant.0, &self.file, &place.to_le_bytes(), &[u8::from(is_last)]].concat()
     }
 }
 
@@ -222,8 +222,11 @@ impl Vault {
         BlobName { folder, name }
     }
 
-    /// Begins to write a medium. `id` names it in the end: `keep` may be given another (an upload's is its digest).
-    pub async fn begin(&self, tenant: Tenant, id: MediaId, key: &DataKey) -> Result<Incoming, MediaFault> {
+    /// Begins to write a medium of a tenant.
+    ///
+    /// # Errors
+    /// `Full`, or `StoreUnavailable`.
+    pub async fn begin(&self, tenant: Tenant, key: &DataKey) -> Result<Incoming, MediaFault> {
         if self.used_bytes() >= self.settings.max_total {
             return Err(MediaFault::Full);
         }
@@ -240,7 +243,7 @@ impl Vault {
             file: opened,
             spooled,
             key: key.clone(),
-            seal: ChunkSeal { tenant: tenant.id(), id, file },
+            seal: ChunkSeal { tenant: tenant.id(), file },
             waiting: BytesMut::with_capacity(CHUNK_BYTES),
             next_chunk: 0,
             size_bytes: 0,
@@ -249,18 +252,16 @@ impl Vault {
         })
     }
 
-    /// Keeps what was written. It is there, whole and durable, when this returns.
-    pub async fn keep(&self, mut incoming: Incoming, about: About) -> Result<Medium, MediaFault> {
+    /// Keeps what was written, under an id. It is there, whole and durable, when this returns.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`.
+    pub async fn keep(&self, mut incoming: Incoming, id: MediaId, about: About) -> Result<Medium, MediaFault> {
         incoming.seal_chunk(true).await?;
         let filename = about.filename.map(|name| name.chars().filter(|c| !c.is_control()).take(FILENAME_CHARS_MAX).collect());
-        let medium = Medium {
-            kind: about.kind.to_owned(),
-            size_bytes: incoming.size_bytes,
-            sha256: incoming.sha256(),
-            filename,
-            at: about.at,
-        };
-        let ChunkSeal { tenant, id, file } = incoming.seal;
+        let medium =
+            Medium { kind: about.kind.to_owned(), size_bytes: incoming.size_bytes, sha256: incoming.sha256(), filename, at: about.at };
+        let ChunkSeal { tenant, file } = incoming.seal;
         let head = Head { medium: medium.clone(), file };
         let mut plain = postcard::to_stdvec(&head).expect("our own types serialise");
         assert!(plain.len() <= HEAD_BYTES - MARK.len() - OVERHEAD_BYTES, "a name is cut to what fits");
@@ -292,7 +293,7 @@ impl Vault {
         if self.is_over(head.medium.at) {
             return Ok(None);
         }
-        let seal = ChunkSeal { tenant: tenant.id(), id, file: head.file };
+        let seal = ChunkSeal { tenant: tenant.id(), file: head.file };
         Ok(Some(Found { medium: head.medium, name, key: key.clone(), seal }))
     }
 

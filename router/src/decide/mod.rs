@@ -17,6 +17,7 @@ use messaging::tenant::Tenant;
 use crate::desk::{Desk, Unfit};
 
 pub mod inbound;
+pub mod media;
 pub mod outbound;
 pub mod watermark;
 pub mod window;

@@ -51,7 +51,7 @@ fn referred(content: &Content) -> Option<MessageId> {
 }
 
 /// The pointers that the decision reads.
-pub fn pointers(record: &Record, command: &Command, _ids: &IdHasher) -> Vec<Key> {
+pub fn pointers(record: &Record, command: &Command, ids: &IdHasher) -> Vec<Key> {
     let tenant = record.tenant.id();
     match command {
         Command::Send(send) => {
@@ -60,6 +60,7 @@ pub fn pointers(record: &Record, command: &Command, _ids: &IdHasher) -> Vec<Key>
             keys
         }
         Command::Cancel { message } | Command::Resend { message } => vec![Key::Pointer(tenant, message.0)],
+        Command::Medium { medium, news, .. } => vec![super::media::seen_key(record, *medium, news, ids)],
         Command::Link { .. } | Command::Contact { .. } => Vec::new(),
     }
 }
@@ -76,6 +77,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, command: &Command) -> Result
         Command::Cancel { message } => cancel(desk, record, *message),
         Command::Resend { message } => resend(desk, record, *message),
         Command::Link { to } => Ok(link(desk, record, *to)),
+        Command::Medium { medium, message, news } => super::media::tell(desk, record, *medium, *message, news),
         Command::Contact { to, name, restricted, opted_out } => contact(desk, record, to, name.as_deref(), *restricted, *opted_out),
     }
 }

@@ -16,6 +16,7 @@ use messaging::exchange::{ByteStream, HttpResponse};
 use rustls::pki_types::CertificateDer;
 
 mod connect;
+mod download;
 pub mod guard;
 pub mod mail;
 mod pool;
@@ -27,7 +28,7 @@ mod tests;
 
 pub use connect::{Resolver, SystemResolver};
 pub use guard::{AllowedNetwork, BadNetwork, Blocked, Policy};
-pub use pool::Client;
+pub use pool::{Client, Streamed};
 pub use url::{BadUrl, Host, Target};
 
 use connect::{Dialer, Wire};

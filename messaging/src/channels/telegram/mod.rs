@@ -20,8 +20,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AccountField, Channel, ChannelKind, ChannelSettings, Fault, FoundMedia, Inbound, Malformed, MediaFault, MediaSource, Outgoing, Received,
-    Refusal, RefusalCost, Settlement, Unsendable, Verifier, WindowRule, live_secrets,
+    AccountField, Channel, ChannelKind, ChannelSettings, Fault, FoundMedia, Inbound, Malformed, MediaFault, MediaSource, Outgoing,
+    Received, Refusal, RefusalCost, Settlement, Unsendable, Verifier, WindowRule, live_secrets,
 };
 use crate::content::{Content, Handle};
 use crate::directory::{Account, SecretPair};

@@ -25,8 +25,16 @@ pub struct Tiktok;
 /// The members of a `to` object, one of them.
 const TO: &[&str] = &["conversation_id", "comment_id"];
 /// Whose links the platform gives out for media. Not published: those that its networks are known by.
-const MEDIA_HOSTS: &[&str] =
-    &["tiktok.com", "tiktokcdn.com", "tiktokcdn-us.com", "tiktokcdn-eu.com", "tiktokv.com", "ibyteimg.com", "byteoversea.com", "muscdn.com"];
+const MEDIA_HOSTS: &[&str] = &[
+    "tiktok.com",
+    "tiktokcdn.com",
+    "tiktokcdn-us.com",
+    "tiktokcdn-eu.com",
+    "tiktokv.com",
+    "ibyteimg.com",
+    "byteoversea.com",
+    "muscdn.com",
+];
 /// The scheme of a conversation's handle.
 const CONVERSATION: &str = "conversation";
 /// The scheme of a comment's handle: a reply by message goes to a comment, not to a conversation.

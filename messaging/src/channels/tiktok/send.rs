@@ -5,8 +5,8 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::check::BUTTON_LABEL_CHARS_MAX;
-use super::{COMMENT, CONVERSATION};
 use super::outcome::Answer;
+use super::{COMMENT, CONVERSATION};
 use crate::channels::media::get;
 use crate::channels::{ChannelSettings, FoundMedia, MediaFault, Outgoing, Unsendable};
 use crate::content::{Content, Handle, Interactive, Media};
