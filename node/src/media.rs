@@ -1,16 +1,17 @@
 //! The media library of a node: where bytes are kept, and the sweep of what is over.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use messaging::clock::SharedClock;
-use messaging::config::{Config, MediaPlace, Role};
+use messaging::config::{Config, MediaBucket, MediaPlace, Role};
 use messaging::keeper::DirectoryKeeper;
-use messaging::media::{Blobs, DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
-use messaging::seal::Keyring;
-use router::egress::Door;
+use messaging::media::{Blobs, DirectoryBlobs, Library, LibraryParts, LinkTerms, S3Blobs, S3Settings, Vault, VaultSettings};
+use messaging::seal::{Keyring, Secret};
+use router::egress::{self, AllowedNetwork, Door, Policy};
 
 use crate::backends::Backends;
 
@@ -36,7 +37,7 @@ pub fn open(
             let opened = DirectoryBlobs::open(&folder);
             Arc::new(opened.with_context(|| format!("media.dir: the folder {} cannot be made", folder.display()))?)
         }
-        MediaPlace::S3(_) => anyhow::bail!("media.dir: buckets are not built yet"),
+        MediaPlace::S3(bucket) => Arc::new(s3(bucket, &data_dir.join("media-spool"), clock)?),
     };
     let settings =
         VaultSettings { max_bytes: media.max_bytes, max_total: media.max_total, lifetime: media.ttl.min(config.retention.messages) };
@@ -55,6 +56,25 @@ pub fn open(
         links,
         timeout: media.timeout,
     }))
+}
+
+fn s3(bucket: &MediaBucket, spool: &Path, clock: &SharedClock) -> anyhow::Result<S3Blobs> {
+    let file = &bucket.secret_key_file;
+    let secret = std::fs::read_to_string(file).with_context(|| format!("media.s3.secret_key_file: {}", file.display()))?;
+    let settings = S3Settings {
+        endpoint: bucket.endpoint.clone(),
+        region: bucket.region.clone(),
+        bucket: bucket.bucket.clone(),
+        prefix: bucket.prefix.clone(),
+        access_key: bucket.access_key.clone(),
+        secret_key: Secret::new(secret.trim()),
+    };
+    // The operator's own address, in whatever network it is: no stranger has a say in it.
+    let anywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+    let allow = anywhere.map(|net| AllowedNetwork { net, prefix: 0, port: None }).into();
+    let settings_of_door = egress::Settings { policy: Policy { allow, ..Policy::default() }, ..egress::Settings::default() };
+    let door = Arc::new(Door::new(settings_of_door, clock.clone())?);
+    S3Blobs::open(settings, spool, door, clock.clone()).with_context(|| format!("the folder {} cannot be made", spool.display()))
 }
 
 /// Sweeps at the start and now and then, until aborted.

@@ -6,5 +6,6 @@ mod discord;
 mod faults;
 mod flows;
 mod management;
+mod media;
 mod meta;
 mod observe;

@@ -22,18 +22,20 @@ mod directory;
 mod download;
 mod library;
 mod link;
-//mod s3;
+mod s3;
 mod sniff;
 mod vault;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(test)]
+mod tests;
 
 pub use directory::DirectoryBlobs;
 pub use download::{Answer, BodyStream, Download, DownloadError};
 pub use library::{Library, LibraryParts, Upload, Wanted, media_of, record};
 pub use link::{LinkTerms, read_link};
-//pub use s3::{S3Blobs, S3Settings};
+pub use s3::{S3Blobs, S3Settings};
 pub use sniff::{OCTETS, Sniffer};
 pub use vault::{About, Found, Incoming, Medium, Vault, VaultSettings};
 
