@@ -39,6 +39,9 @@ pub fn open(
         }
         MediaPlace::S3(bucket) => Arc::new(s3(bucket, &data_dir.join("media-spool"), clock)?),
     };
+    if matches!(media.place, MediaPlace::Folder(None)) && !(config.has_role(Role::Gateway) && config.has_role(Role::Router)) {
+        tracing::warn!("media.dir is not set: this process keeps media of its own, name a folder or bucket that all processes share");
+    }
     let settings =
         VaultSettings { max_bytes: media.max_bytes, max_total: media.max_total, lifetime: media.ttl.min(config.retention.messages) };
     let vault = Arc::new(Vault::new(blobs, keyring.ids().clone(), clock.clone(), settings));

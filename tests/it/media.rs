@@ -221,7 +221,7 @@ async fn what_is_brought_is_sent_by_a_link_of_ours() {
     let answer = get(call["photo"].as_str().expect("a link"), &[]).await;
     assert_eq!((answer.status, answer.body), (200, bytes), "the platform can fetch it");
     for (media, why) in [
-        (json!({"media": format!("med_{}", "b".repeat(26))}), "there is no medium"),
+        (json!({"media": messaging::ids::MediaId([9; 16])}), "there is no medium"),
         (json!({"media": id, "link": "https://x.example/a.png"}), "give one of the three"),
         (json!({"media": "nonsense"}), "med_"),
         (json!({"link": "https://x.example/a.png", "url": "https://x.example"}), "url"),
@@ -381,7 +381,7 @@ async fn whatever_a_platform_answers_is_a_named_rule_and_nothing_is_kept() {
         assert_eq!(kept(&system), 0, "case {case}: {reason}");
     }
     assert!(!hostile.lured.load(Ordering::SeqCst) && !elsewhere.lured.load(Ordering::SeqCst), "nobody was led away");
-    assert_eq!(system.admin("/healthz").await.status, 200, "the process lives");
+    assert_eq!(system.admin("/livez").await.status, 200, "the process lives");
 
     // What was not had may be had later, by whoever asks.
     *hostile.link.lock().unwrap() = None;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::channels::MediaFault;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::ids::{IdHasher, MediaId, TenantId};
 use crate::seal::DataKey;
 use crate::tenant::Tenant;
