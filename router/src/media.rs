@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use messaging::channels::MediaFault;
 use messaging::clock::SharedClock;
 use messaging::media::{Library, LinkTerms, Wanted, record};
@@ -22,8 +23,10 @@ const QUEUE_MAX: usize = 1024;
 const FETCHES_MAX: usize = 8;
 /// Waits before a medium is asked for again.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
-/// How long a step may be held by media whose bytes came along.
-const KEEP_WAIT: Duration = Duration::from_secs(2);
+/// Media whose bytes came along that are written at once.
+const KEEPS_MAX: usize = 8;
+/// How long a step may be held by all of them: well within the lease.
+const KEEP_WAIT: Duration = Duration::from_secs(3);
 
 /// What the shards hand media to.
 #[derive(Clone)]
@@ -53,10 +56,25 @@ impl Media {
         let (whole, rest): (Vec<MediaJob>, Vec<MediaJob>) =
             std::mem::take(&mut effects.media).into_iter().partition(|job| job.bytes.is_some());
         effects.media = rest;
-        for job in whole {
-            let Some(bytes) = job.bytes else { continue };
-            let kept = tokio::time::timeout(KEEP_WAIT, self.library.keep(&job.wanted, bytes));
-            let news = kept.await.unwrap_or(MediaNews::Failed { reason: MediaFault::StoreUnavailable });
+        if whole.is_empty() {
+            return;
+        }
+        let mut told: Vec<Option<MediaNews>> = whole.iter().map(|_| None).collect();
+        let keeping = async {
+            let jobs = whole
+                .iter()
+                .enumerate()
+                .map(async |(at, job)| (at, self.library.keep(&job.wanted, job.bytes.clone().unwrap_or_default()).await));
+            let mut kept = futures_util::stream::iter(jobs).buffer_unordered(KEEPS_MAX);
+            while let Some((at, news)) = kept.next().await {
+                told[at] = Some(news);
+            }
+        };
+        if tokio::time::timeout(KEEP_WAIT, keeping).await.is_err() {
+            tracing::error!("media that came with a mail are not kept in time");
+        }
+        for (job, news) in whole.iter().zip(told) {
+            let news = news.unwrap_or(MediaNews::Failed { reason: MediaFault::StoreUnavailable });
             effects.records.push(record(&job.wanted, news, clock.now()));
         }
     }

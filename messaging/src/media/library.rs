@@ -26,6 +26,9 @@ use crate::tenant::{Owned, Tenant};
 
 /// Media that are fetched at once by one process.
 const FLIGHTS_MAX: usize = 64;
+/// Media that are remembered as not to be had, and for how long.
+const REFUSED_MAX: usize = 4096;
+const REFUSED_FOR: Duration = Duration::from_secs(300);
 /// Media taken back that are remembered, for those that are under way.
 const FORGOTTEN_MAX: usize = 1024;
 /// Most bytes of a platform's answer to where a medium is.
@@ -93,6 +96,8 @@ type Landed = Option<Result<Medium, MediaFault>>;
 pub struct Library {
     parts: LibraryParts,
     flights: Mutex<HashMap<MediaId, watch::Receiver<Landed>, RandomState>>,
+    /// Media that were not had for a reason that does not pass, and until when nobody asks again.
+    refused: Mutex<HashMap<MediaId, (MediaFault, Timestamp), RandomState>>,
     /// The newest media that were taken back.
     forgotten: Mutex<VecDeque<MediaId>>,
 }
@@ -100,7 +105,7 @@ pub struct Library {
 impl Library {
     /// A library. Nothing runs yet.
     pub fn new(parts: LibraryParts) -> Arc<Self> {
-        Arc::new(Self { parts, flights: Mutex::default(), forgotten: Mutex::default() })
+        Arc::new(Self { parts, flights: Mutex::default(), refused: Mutex::default(), forgotten: Mutex::default() })
     }
 
     /// Where media are kept.
@@ -168,6 +173,9 @@ impl Library {
     /// # Errors
     /// The rule that it broke, or what happened.
     pub async fn fetch(self: &Arc<Self>, wanted: Wanted, tells_passing: bool) -> Result<Medium, MediaFault> {
+        if let Some(fault) = self.refused_lately(wanted.id) {
+            return Err(fault);
+        }
         let mut landed = {
             let mut flights = self.flights.lock().expect("no holder of the flights panics");
             match flights.get(&wanted.id) {
@@ -196,6 +204,7 @@ impl Library {
             Ok(None) => {
                 let coming = tokio::time::timeout(self.parts.timeout, self.bring(&wanted));
                 let result = coming.await.unwrap_or(Err(MediaFault::Timeout));
+                self.remember(wanted.id, &result);
                 if tells_passing || !result.as_ref().is_err_and(|fault| fault.is_passing()) {
                     self.tell(&wanted, &result).await;
                 }
@@ -222,6 +231,28 @@ impl Library {
 
     fn is_forgotten(&self, id: MediaId) -> bool {
         self.forgotten.lock().expect("no holder of the forgotten panics").contains(&id)
+    }
+
+    /// Why it was not had a short while ago, when that does not pass: nobody makes us ask a platform again and again.
+    fn refused_lately(&self, id: MediaId) -> Option<MediaFault> {
+        let refused = self.refused.lock().expect("no holder of the refused panics");
+        refused.get(&id).filter(|(_, until)| self.parts.clock.now() < *until).map(|(fault, _)| *fault)
+    }
+
+    fn remember(&self, id: MediaId, result: &Result<Medium, MediaFault>) {
+        let mut refused = self.refused.lock().expect("no holder of the refused panics");
+        let now = self.parts.clock.now();
+        match result {
+            Err(fault) if !fault.is_passing() => {
+                if refused.len() >= REFUSED_MAX {
+                    refused.retain(|_, (_, until)| now < *until);
+                }
+                if refused.len() < REFUSED_MAX {
+                    refused.insert(id, (*fault, now.plus(REFUSED_FOR)));
+                }
+            }
+            Ok(_) | Err(_) => drop(refused.remove(&id)),
+        }
     }
 
     /// The account of a medium, as long as it is its tenant's, and the channel is on.
@@ -379,10 +410,13 @@ fn check(wanted: &Wanted, size_bytes: u64, sha256: &[u8; 32], sniffer: &Sniffer)
     if wanted.media.sha256.as_deref().and_then(digest).is_some_and(|said| said != *sha256) {
         return Err(MediaFault::DigestMismatch);
     }
-    if !sniffer.is_what(wanted.kind, wanted.media.animated == Some(true)) {
+    // What says of itself that it is of a kind not known here is taken as any file is: saved, and never run.
+    let is_of_known_kind = wanted.media.mime_type.as_deref().is_none_or(Sniffer::knows);
+    let kind = if is_of_known_kind { wanted.kind } else { "document" };
+    if !sniffer.is_what(kind, wanted.media.animated == Some(true)) {
         return Err(MediaFault::TypeMismatch);
     }
-    if wanted.kind != "document" && sniffer.is_polyglot() {
+    if kind != "document" && sniffer.is_polyglot() {
         return Err(MediaFault::Polyglot);
     }
     Ok(())

@@ -44,6 +44,12 @@ impl Sniffer {
         if kind != OCTETS && !may_hold_anything(kind) && self.is_polyglot() { OCTETS } else { kind }
     }
 
+    /// Whether files of this media type are told by their bytes here. Parameters do not count.
+    pub fn knows(media_type: &str) -> bool {
+        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        KNOWN.contains(&essence.as_str()) || BEGINNINGS.iter().any(|(_, kind)| *kind == essence)
+    }
+
     /// Whether it is another thing as well: a page, a program, a document or an archive.
     pub fn is_polyglot(&self) -> bool {
         let kind = kind_of(&self.head);
@@ -120,6 +126,29 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
     (b"PK\x03\x04", "application/zip"),
     (b"PK\x05\x06", "application/zip"),
     (b"\x1f\x8b\x08", "application/gzip"),
+];
+
+/// Types that are told otherwise than by how files begin, and other names of types.
+const KNOWN: &[&str] = &[
+    "image/jpg",
+    "image/webp",
+    "image/heic",
+    "image/heif",
+    "image/avif",
+    "image/bmp",
+    "audio/wav",
+    "audio/x-wav",
+    "audio/aac",
+    "audio/mp4",
+    "audio/m4a",
+    "audio/x-m4a",
+    "audio/mp3",
+    "audio/opus",
+    "audio/webm",
+    "video/ogg",
+    "video/mp4",
+    "video/3gpp",
+    "video/quicktime",
 ];
 
 fn kind_of(head: &[u8]) -> &'static str {
@@ -201,6 +230,16 @@ mod tests {
         for (bytes, kind, is) in table {
             let (found, _, what) = sniff(bytes);
             assert_eq!((found, what), (*kind, *is), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn known_types() {
+        for known in ["image/jpeg", "Image/PNG", "audio/ogg; codecs=opus", "video/mp4", "image/webp"] {
+            assert!(Sniffer::knows(known), "{known}");
+        }
+        for unknown in ["image/svg+xml", "image/x-icon", "audio/midi", "", "text/html"] {
+            assert!(!Sniffer::knows(unknown), "{unknown}");
         }
     }
 
