@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use messaging::BoxFuture;
 use messaging::channels::MediaFault;
 use messaging::clock::SharedClock;
 use messaging::media::{Library, LinkTerms, Wanted, record};
@@ -61,10 +62,11 @@ impl Media {
         }
         let mut told: Vec<Option<MediaNews>> = whole.iter().map(|_| None).collect();
         let keeping = async {
-            let jobs = whole
-                .iter()
-                .enumerate()
-                .map(async |(at, job)| (at, self.library.keep(&job.wanted, job.bytes.clone().unwrap_or_default()).await));
+            let keep = |(at, job): (usize, &'_ MediaJob)| -> BoxFuture<'_, (usize, MediaNews)> {
+                let (library, wanted, bytes) = (self.library.clone(), job.wanted.clone(), job.bytes.clone().unwrap_or_default());
+                Box::pin(async move { (at, library.keep(&wanted, bytes).await) })
+            };
+            let jobs: Vec<_> = whole.iter().enumerate().map(keep).collect();
             let mut kept = futures_util::stream::iter(jobs).buffer_unordered(KEEPS_MAX);
             while let Some((at, news)) = kept.next().await {
                 told[at] = Some(news);

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bench::http::{Client, Response};
-use bench::platform::PersonsFile;
+use bench::platform::email::{EmailSim, Protection};
+use bench::platform::{PersonsFile, SimOptions};
+use bench::s3::{S3Options, S3Sim};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use system_tests::{CHAT, PATIENCE, PHONE, Setup, System, body};
@@ -233,6 +235,89 @@ async fn what_is_brought_is_sent_by_a_link_of_ours() {
     let other = system.ok("POST", "/v1/tenants", &json!({"name": "other"})).await;
     let theirs = format!("Bearer {}", other["key"].as_str().unwrap());
     assert_eq!(system.call("GET", &format!("/v1/media/{id}"), &[("authorization", &theirs)], "").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_s_files_are_kept_although_they_are_nowhere_else() {
+    let mut system = System::start().await;
+    let options = SimOptions { clock: system.clock.clone(), ..SimOptions::default() };
+    let secret = options.secret.clone();
+    let sim = EmailSim::start(options, Protection::Plain).await.expect("a simulator starts");
+    let relay = sim.relay();
+    let account = json!({"channel": "email", "name": "mailbox", "address": "shop@example.net", "provider": "bridge", "secret": secret,
+        "smtp_host": relay.ip().to_string(), "smtp_port": relay.port().to_string(), "smtp_security": "plain", "smtp_user": "shop",
+        "smtp_password": "pass"});
+    let account = system.ok("POST", "/v1/accounts", &account).await["id"].as_str().unwrap().to_owned();
+    sim.set_hook(&system.hook("email", &account));
+    let raw = format!(
+        "From: Ada <ada@example.com>\r\nTo: shop@example.net\r\nMessage-ID: <1@example.com>\r\nSubject: x\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n\
+         --b\r\nContent-Type: text/html; name=page.html\r\nContent-Disposition: attachment; filename=page.html\r\n\r\n\
+         <script>{CANARY}</script>\r\n--b\r\nContent-Type: text/csv\r\nContent-Disposition: attachment; filename=b.csv\r\n\r\n\
+         {CANARY},2\r\n--b--\r\n"
+    );
+    assert!(sim.post_mail("1@example.com", "ada@example.com", raw).await.accepted);
+    let said = received(&system, "email").await["attachments"].clone();
+    for _ in 0..2 {
+        for (place, bytes) in [(0, format!("<script>{CANARY}</script>")), (1, format!("{CANARY},2"))] {
+            let medium = &said[place];
+            told(&system, "media.ready", &medium["media"]).await;
+            let path = format!("/v1/media/{}", medium["media"].as_str().unwrap());
+            let answer = system.call("GET", &path, &[], "").await;
+            assert_eq!((answer.status, String::from_utf8_lossy(&answer.body).into_owned()), (200, bytes));
+            assert_eq!(header(&answer, "content-type"), "application/octet-stream", "a page is never served as one");
+        }
+        system.process.kill();
+        system.restart().await;
+    }
+    let mut found = Vec::new();
+    files_with(&system.data_dir(), CANARY, &mut found);
+    assert!(found.is_empty(), "in the clear: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_bucket_as_in_a_folder() {
+    let clock: messaging::clock::SharedClock = Arc::new(messaging::clock::SystemClock::default());
+    let secrets = tempfile::tempdir().unwrap();
+    let options = S3Options {
+        bucket: "media".into(),
+        region: "eu-central-1".into(),
+        access_key: "AKIDEXAMPLE".into(),
+        secret_key: "the-secret-key".into(),
+        clock,
+    };
+    let bucket = S3Sim::start(options).await.unwrap();
+    let file = secrets.path().join("secret");
+    std::fs::write(&file, "the-secret-key\n").unwrap();
+    let config = format!(
+        "[media]\ndir = \"s3://media/prod\"\n[media.s3]\nendpoint = \"{}\"\nregion = \"eu-central-1\"\naccess_key = \"AKIDEXAMPLE\"\n\
+         secret_key_file = \"{}\"\n",
+        bucket.url(),
+        file.display()
+    );
+    let system = System::with(Setup { config, ..Setup::default() }).await;
+    // Larger than a part, so that it goes up in two.
+    let bytes = picture(9 << 20);
+    system.whatsapp.customer_sends_file(PHONE, image(bytes.clone())).await;
+    let said = received(&system, "image").await;
+    told(&system, "media.ready", &said["media"]).await;
+    let answer = get(said["url"].as_str().unwrap(), &[]).await;
+    assert!(answer.status == 200 && answer.body == bytes);
+    let part = get(said["url"].as_str().unwrap(), &[("range", "bytes=9000000-9000009")]).await;
+    assert_eq!((part.status, &part.body[..]), (206, &bytes[9_000_000..9_000_010]));
+    let objects = bucket.objects();
+    assert_eq!((objects.len(), bucket.open_uploads(), kept(&system)), (1, 0, 0));
+    let (name, sealed) = &objects[0];
+    assert!(name.starts_with("prod/") && !sealed.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "{name}");
+    // While it is away the answer says so, and nothing else is lost.
+    bucket.set_down(true);
+    let path = format!("/v1/media/{}", said["media"].as_str().unwrap());
+    let away = system.call("GET", &path, &[], "").await;
+    let problem: Value = serde_json::from_slice(&away.body).unwrap();
+    assert_eq!((away.status, &problem["reason"]), (503, &json!("store_unavailable")));
+    bucket.set_down(false);
+    assert_eq!(system.call("GET", &path, &[], "").await.status, 200);
+    assert!(!system.process.log().contains("the-secret-key"));
 }
 
 /// A platform that answers what a case wants. It speaks WhatsApp (`GET /v23.0/{id}` says where a medium is) and gives out bytes.
