@@ -5,6 +5,7 @@
 //! * [`inbox`]: a subscriber that keeps every request, and can be slow, broken or gone;
 //! * [`load`]: open-loop load, saturation against a bare server, reports;
 //! * [`checker`]: histories in, violations out;
+//! * [`s3`]: an S3-compatible store for media, strict about signatures;
 //! * [`http`]: the small server and client that they share.
 //!
 //! Everything talks to loopback only and is bounded in count and time.
@@ -16,6 +17,7 @@ pub mod inbox;
 pub mod load;
 pub mod mark;
 pub mod platform;
+pub mod s3;
 
 /// Microseconds of this process's monotonic clock: one scale for all histories that one process writes.
 pub fn monotonic_us() -> u64 {

@@ -30,10 +30,15 @@ pub(crate) enum BodyError {
 pub(crate) async fn collect(mut body: Incoming, max: usize, within: Duration) -> Result<Bytes, BodyError> {
     let collected = collect_from(&mut body, max, within).await;
     if collected == Err(BodyError::TooLarge) {
-        // However it ends, the answer is the same.
-        let _ = tokio::time::timeout(DISCARDING_MAX, discard(&mut body)).await;
+        discard_rest(&mut body).await;
     }
     collected
+}
+
+/// Reads some of what is left of a body that is refused, for a moment.
+pub(crate) async fn discard_rest(body: &mut Incoming) {
+    // However it ends, the answer is the same.
+    let _ = tokio::time::timeout(DISCARDING_MAX, discard(body)).await;
 }
 
 async fn discard(body: &mut Incoming) {
@@ -76,7 +81,7 @@ async fn collect_from(body: &mut Incoming, max: usize, within: Duration) -> Resu
 }
 
 /// The next bytes; trailers are nothing to us.
-async fn data(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+pub(crate) async fn data(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() {
             return Ok(Some(data));

@@ -17,6 +17,7 @@ use crate::api::{self, Call};
 use crate::body::{self, BodyError};
 use crate::callbacks;
 use crate::hooks;
+use crate::media;
 use crate::options::{HEADER_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX};
 use crate::problem::{self, Code, Problem};
 use crate::reply::Reply;
@@ -138,11 +139,15 @@ async fn public(
         (Handler::Deauthorize, _) => Ok(Box::pin(callbacks::handle(worker, Callback::Deauthorize, params[0], incoming)).await),
         (Handler::DeletionPage, _) => callbacks::page(params[0]).ok_or_else(Problem::not_found),
         (Handler::ProblemPage, _) => Code::from_name(params[0]).map(problem::page).ok_or_else(Problem::not_found),
-        (_, Access::Key(scope)) => {
+        (Handler::LinkedMedia, _) => Box::pin(media::linked(&worker.shared, &head.headers, params[0])).await,
+        (handler, Access::Key(scope)) => {
             let mut call = Call::authenticate(worker, &head.headers, request_id, started, scope)?;
             call.route = route.template;
             call.params = params;
             call.query = head.uri.query().unwrap_or("");
+            if handler == Handler::UploadMedia {
+                return Box::pin(media::upload(&call, incoming)).await;
+            }
             call.body = Box::pin(api_body(worker, route, &head.headers, incoming)).await?;
             Box::pin(api::serve(route.handler, &call)).await
         }
@@ -162,6 +167,7 @@ async fn api_body(worker: &Worker, route: &Route, headers: &HeaderMap, incoming:
         BodyLimit::Hook => limits.max_hook_body,
         BodyLimit::Api => limits.max_api_body,
         BodyLimit::Batch => limits.max_batch_body,
+        BodyLimit::Media => return Err(Problem::not_found()),
     };
     if is_encoded(headers) {
         return Err(Problem::new(Code::UnsupportedMediaType, "content encodings are not taken"));

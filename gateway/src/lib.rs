@@ -18,6 +18,7 @@ pub mod connectors;
 mod edge;
 mod fetched;
 mod hooks;
+mod media;
 mod options;
 mod problem;
 mod reply;

@@ -15,6 +15,7 @@ use messaging::exchange::{HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
 use messaging::limit::Limit;
 use messaging::log::Log;
+use messaging::media::Library;
 use messaging::seal::Keyring;
 use messaging::store::Store;
 
@@ -71,6 +72,8 @@ pub struct Parts {
     pub limit: Arc<dyn Limit>,
     /// The channels that are on. The others do not exist for strangers.
     pub channels: BTreeMap<ChannelKind, ChannelSettings>,
+    /// Media of messages, and what is brought to be sent.
+    pub media: Arc<Library>,
     /// The way out, for account checks and endpoint tests.
     pub caller: Arc<dyn OutboundCall>,
     /// Which URLs tenants may name.

@@ -100,6 +100,8 @@ codes! {
         "What the request needs cannot be read or changed at the moment. Repeat it as Retry-After says.";
     Overloaded = "overloaded", 503, true, "The gateway is overloaded",
         "Too many requests or connections at once. Repeat the request as Retry-After says.";
+    MediaUnavailable = "media-unavailable", 503, true, "The medium cannot be had now",
+        "The member reason names what happened: the platform or the media store does not answer, or there is no room. Repeat the request as Retry-After says.";
     Draining = "draining", 503, true, "The gateway is stopping",
         "This process takes no new work. Repeat the request; another process will answer.";
 }
@@ -146,6 +148,11 @@ impl Problem {
     /// Nothing has this id, or it is another tenant's: the two must look alike.
     pub fn not_found() -> Self {
         Self::new(Code::NotFound, "nothing here has this path or id")
+    }
+
+    /// Whether it says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        self.0.code == Code::NotFound
     }
 
     /// The request breaks rules: all of these.

@@ -57,6 +57,8 @@ pub enum BodyLimit {
     Api,
     /// `http.max_batch_body`.
     Batch,
+    /// `media.max`: the handler reads it piece by piece.
+    Media,
 }
 
 /// What serves a route.
@@ -68,12 +70,15 @@ pub enum Handler {
     Deauthorize,
     DeletionPage,
     ProblemPage,
+    LinkedMedia,
     Send,
     SendBatch,
     ReadMessage,
     ListMessages,
     CancelMessage,
     ResendMessage,
+    UploadMedia,
+    ReadMedia,
     ReadWindow,
     ReadConversation,
     MarkRead,
@@ -149,6 +154,7 @@ pub const ROUTES: &[Route] = &[
     open(Post, "/hooks/meta/{account}/deauthorize", BodyLimit::Api, Handler::Deauthorize, Label::Hooks),
     open(Get, "/deletion/{code}", BodyLimit::Api, Handler::DeletionPage, Label::Docs),
     open(Get, "/problems/{code}", BodyLimit::Api, Handler::ProblemPage, Label::Docs),
+    open(Get, "/media/{token}", BodyLimit::Api, Handler::LinkedMedia, Label::Media),
     // Messages
     keyed(Post, "/v1/messages", MessagesSend, Handler::Send, Label::Messages),
     keyed(Get, "/v1/messages", MessagesRead, Handler::ListMessages, Label::Messages),
@@ -156,6 +162,9 @@ pub const ROUTES: &[Route] = &[
     keyed(Get, "/v1/messages/{id}", MessagesRead, Handler::ReadMessage, Label::Message),
     keyed(Delete, "/v1/messages/{id}", MessagesSend, Handler::CancelMessage, Label::Message),
     keyed(Post, "/v1/messages/{id}/resend", MessagesSend, Handler::ResendMessage, Label::Message),
+    // Media
+    Route { body: BodyLimit::Media, ..keyed(Post, "/v1/media", MessagesSend, Handler::UploadMedia, Label::Media) },
+    keyed(Get, "/v1/media/{id}", MessagesRead, Handler::ReadMedia, Label::Media),
     // Conversations and contacts
     keyed(Get, "/v1/windows", MessagesRead, Handler::ReadWindow, Label::Windows),
     keyed(Get, "/v1/conversations/{id}", MessagesRead, Handler::ReadConversation, Label::Conversation),

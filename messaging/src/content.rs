@@ -7,6 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ids::MediaId;
+
 /// One id that a platform gives a person or chat: `scheme:value`. Personal data: never printed.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -63,6 +65,12 @@ impl fmt::Debug for Handle {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Media {
+    /// Our id of it: in, for `GET /v1/media/{id}`; out, of a file that was uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<MediaId>,
+    /// Our own link to its bytes, good for a while (in).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// The platform's media id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -366,6 +374,50 @@ impl Content {
             Self::Email(_) => "email",
             Self::Mixed(_) => "mixed",
             Self::Unsupported(_) => "unsupported",
+        }
+    }
+
+    /// Its media in order, each with the `type` that it stands under; what is attached to a mail counts as documents.
+    pub fn media(&self) -> Vec<(&'static str, &Media)> {
+        match self {
+            Self::Image(media) | Self::Video(media) | Self::Audio(media) | Self::Document(media) | Self::Sticker(media) => {
+                vec![(self.kind(), media)]
+            }
+            Self::Email(mail) => mail.attachments.iter().map(|media| ("document", media)).collect(),
+            Self::Mixed(parts) => parts.iter().flat_map(Self::media).collect(),
+            Self::Text(_)
+            | Self::Location(_)
+            | Self::Contacts(_)
+            | Self::Interactive(_)
+            | Self::InteractiveReply(_)
+            | Self::Template(_)
+            | Self::Reaction(_)
+            | Self::Read(_)
+            | Self::Typing(_)
+            | Self::Order(_)
+            | Self::Payment(_)
+            | Self::Unsupported(_) => Vec::new(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn media_mut(&mut self) -> Vec<&mut Media> {
+        match self {
+            Self::Image(media) | Self::Video(media) | Self::Audio(media) | Self::Document(media) | Self::Sticker(media) => vec![media],
+            Self::Email(mail) => mail.attachments.iter_mut().collect(),
+            Self::Mixed(parts) => parts.iter_mut().flat_map(Self::media_mut).collect(),
+            Self::Text(_)
+            | Self::Location(_)
+            | Self::Contacts(_)
+            | Self::Interactive(_)
+            | Self::InteractiveReply(_)
+            | Self::Template(_)
+            | Self::Reaction(_)
+            | Self::Read(_)
+            | Self::Typing(_)
+            | Self::Order(_)
+            | Self::Payment(_)
+            | Self::Unsupported(_) => Vec::new(),
         }
     }
 

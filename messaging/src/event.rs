@@ -62,6 +62,10 @@ event_types! {
     ContactOptedIn = "contact.opted_in",
     /// Name, number, id, reachability or a flag changed.
     ContactUpdated = "contact.updated",
+    /// A medium of a message is stored here: `media.url` leads to its bytes.
+    MediaReady = "media.ready",
+    /// A medium was not had; `media.reason` names the rule.
+    MediaFailed = "media.failed",
     /// A template was approved, rejected, paused or re-rated.
     TemplateChanged = "template.changed",
     /// An account was limited, flagged, broken or restored.

@@ -128,6 +128,8 @@ id_type!(/// One event to one endpoint.
     DeliveryId, "dlv_");
 id_type!(/// A quarantined record.
     QuarantineId, "qua_");
+id_type!(/// A picture, sound, film or file.
+    MediaId, "med_");
 
 impl EventId {
     /// The event that announces an inbound message shares the message's bits: one index row serves both.
@@ -203,6 +205,31 @@ impl IdHasher {
     /// The delivery of an event to an endpoint.
     pub fn delivery(&self, event: EventId, endpoint: EndpointId) -> DeliveryId {
         DeliveryId(self.short("dlv", &[&event.0, &endpoint.0]))
+    }
+
+    /// A medium of a message that the platform brought: the one at this place that the platform calls so.
+    pub fn medium(&self, tenant: TenantId, message: MessageId, place: usize, reference: &str) -> MediaId {
+        MediaId(self.short("med", &[&tenant.0, &message.0, &(place as u64).to_le_bytes(), reference.as_bytes()]))
+    }
+
+    /// A file that a merchant brought: the same bytes in the same tenant are the same medium.
+    pub fn uploaded_medium(&self, tenant: TenantId, sha256: &[u8; 32]) -> MediaId {
+        MediaId(self.short("upl", &[&tenant.0, sha256]))
+    }
+
+    /// The names under which a medium is stored: of the tenant's folder, and in it. Nobody reads whose it is from them.
+    pub fn blob(&self, tenant: TenantId, medium: MediaId) -> ([u8; ID_BYTES], [u8; ID_BYTES]) {
+        (self.blob_folder(tenant), self.short("blb", &[&tenant.0, &medium.0]))
+    }
+
+    /// The name of a tenant's folder of media.
+    pub fn blob_folder(&self, tenant: TenantId) -> [u8; ID_BYTES] {
+        self.short("blf", &[&tenant.0])
+    }
+
+    /// What proves a link to a medium that is good until then (seconds since the epoch).
+    pub fn media_link(&self, tenant: TenantId, medium: MediaId, until_secs: u64) -> [u8; ID_BYTES] {
+        self.short("lnk", &[&tenant.0, &medium.0, &until_secs.to_le_bytes()])
     }
 
     /// The key of the platform-id index.

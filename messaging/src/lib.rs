@@ -15,6 +15,7 @@ pub mod ids;
 pub mod keeper;
 pub mod limit;
 pub mod log;
+pub mod media;
 pub mod metrics;
 pub mod outcome;
 pub mod recent;

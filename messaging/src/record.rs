@@ -11,12 +11,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::channels::{ChannelKind, ContactInfo, Inbound, InboundBody, Piece};
+use crate::channels::{ChannelKind, ContactInfo, Inbound, InboundBody, MediaFault, Piece};
 use crate::clock::Timestamp;
 use crate::content::{Content, Handle, Template};
 use crate::directory::AccountNews;
 use crate::event::EventType;
-use crate::ids::{AccountId, ConversationId, IdHasher, MessageId, TenantId, partition_of};
+use crate::ids::{AccountId, ConversationId, IdHasher, MediaId, MessageId, TenantId, partition_of};
 use crate::log::{NewRecord, Topic};
 use crate::outcome::named_enum;
 use crate::seal::DataKey;
@@ -283,6 +283,15 @@ pub enum Command {
         /// What.
         news: AccountNews,
     },
+    /// What became of a medium of a message: told to subscribers. Made by whoever fetched it, never by merchants.
+    Medium {
+        /// Which.
+        medium: MediaId,
+        /// Of which message.
+        message: MessageId,
+        /// What became of it.
+        news: MediaNews,
+    },
     /// Change what is known of the contact.
     Contact {
         /// The handle, for a contact never seen before.
@@ -296,6 +305,26 @@ pub enum Command {
         /// Opt-out flag.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         opted_out: Option<bool>,
+    },
+}
+
+/// What became of a medium.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaNews {
+    /// It is stored.
+    Ready {
+        /// Its media type, as its bytes say.
+        mime_type: String,
+        /// Its size in bytes.
+        size_bytes: u64,
+        /// Its SHA-256, in hexadecimal.
+        sha256: String,
+    },
+    /// It was not had.
+    Failed {
+        /// The rule that it broke, or what happened.
+        reason: MediaFault,
     },
 }
 

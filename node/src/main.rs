@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod dev;
 mod logging;
+mod media;
 mod node;
 
 use std::path::Path;

@@ -12,6 +12,7 @@ use messaging::config::{Config, Role, SecretSource, StoreBackend};
 use messaging::exchange::{ByteStream, HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
 use messaging::log::Log;
+use messaging::media::Library;
 use messaging::metrics::{self, Exporter};
 use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
 use messaging::store::Store;
@@ -19,6 +20,7 @@ use router::egress::{AllowedNetwork, Door, Policy};
 use tokio::sync::{Notify, broadcast};
 
 use crate::backends::{self, Backends};
+use crate::media;
 
 /// Lines of the tail that a slow reader may lag behind.
 const TAIL_LINES: usize = 1024;
@@ -34,6 +36,7 @@ pub struct Node {
     backends: Backends,
     pub keeper: DirectoryKeeper,
     pub keyring: Keyring,
+    media: Arc<Library>,
     door: Arc<Door>,
     tail: router::plan::Tail,
     exporter: Arc<Exporter>,
@@ -81,6 +84,7 @@ impl Node {
             .public_url
             .clone()
             .unwrap_or_else(|| format!("http://{}", listeners.public_address().unwrap_or(config.listen.public)));
+        let media = media::open(&config, data_dir, &backends, &keeper, &keyring, &shared, door.clone(), &public_url)?;
         let parts = gateway::Parts {
             log: backends.ingress.clone(),
             store: backends.store.clone(),
@@ -89,6 +93,7 @@ impl Node {
             clock: shared,
             limit: backends.limit.clone(),
             channels: config.channels.clone(),
+            media: media.clone(),
             caller: Arc::new(Caller(door.clone())),
             dial: config.has_role(Role::Gateway).then(|| Arc::new(Caller(door.clone())) as Arc<dyn gateway::connectors::discord::Dial>),
             is_allowed_url: {
@@ -98,7 +103,7 @@ impl Node {
             admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
         };
         let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
-        Ok(Self { config, clock, backends, keeper, keyring, door, tail, exporter, drain, gateway, listeners })
+        Ok(Self { config, clock, backends, keeper, keyring, media, door, tail, exporter, drain, gateway, listeners })
     }
 
     /// Where the public listener is, if this node has a gateway.
@@ -132,6 +137,7 @@ impl Node {
         let router = routes.then(|| router::Router::start(self.router_parts(), router_options(&self.config)));
         let (ingress, store) = (self.backends.ingress.clone(), self.backends.store.clone());
         let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), ingress, store));
+        let sweeping = tokio::spawn(media::sweep(self.media.clone(), self.clock.clone()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (gateway, listeners) = (self.gateway, self.listeners);
         let serving = tokio::spawn(async move {
@@ -160,6 +166,7 @@ impl Node {
             router.stop().await;
         }
         poll.abort();
+        sweeping.abort();
         self.backends.ingress.close().await;
         self.backends.log.close().await;
         self.backends.store.close().await;
@@ -178,6 +185,7 @@ impl Node {
             limit: self.backends.limit.clone(),
             channels: self.config.channels.clone(),
             door: self.door.clone(),
+            media: self.media.clone(),
             tail: self.tail.clone(),
         }
     }

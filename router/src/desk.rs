@@ -9,6 +9,7 @@ use messaging::clock::Timestamp;
 use messaging::directory::Directory;
 use messaging::event::{Event, EventType};
 use messaging::ids::{AccountId, ConversationId, EndpointId, EventId, IdHasher, MessageId, PlatformRef};
+use messaging::media::LinkTerms;
 use messaging::metrics;
 use messaging::outcome::{Reason, Status, Step};
 use messaging::record::{Record, SendCommand};
@@ -40,6 +41,8 @@ pub struct World<'a> {
     pub ids: &'a IdHasher,
     /// The channels' settings.
     pub channels: &'a BTreeMap<ChannelKind, ChannelSettings>,
+    /// How links to media are made.
+    pub links: &'a LinkTerms,
 }
 
 /// A message's row, opened.
@@ -85,6 +88,8 @@ pub struct Mark {
     records: usize,
     accounts: usize,
     cancelled: usize,
+    media: usize,
+    forgotten: usize,
     conversation: ConversationId,
     state: Option<(Tenant, Conversation)>,
 }
@@ -158,6 +163,8 @@ impl<'a> Desk<'a> {
             records: self.effects.records.len(),
             accounts: self.effects.accounts.len(),
             cancelled: self.effects.cancelled.len(),
+            media: self.effects.media.len(),
+            forgotten: self.effects.forgotten.len(),
             conversation,
             state: self.states.get(&conversation).cloned(),
         }
@@ -174,6 +181,8 @@ impl<'a> Desk<'a> {
         self.effects.records.truncate(mark.records);
         self.effects.accounts.truncate(mark.accounts);
         self.effects.cancelled.truncate(mark.cancelled);
+        self.effects.media.truncate(mark.media);
+        self.effects.forgotten.truncate(mark.forgotten);
         match &mark.state {
             Some(state) => self.states.insert(mark.conversation, state.clone()),
             None => self.states.remove(&mark.conversation),
@@ -582,7 +591,16 @@ mod tests {
     fn a_decision_that_fails_half_way_leaves_nothing_behind() {
         let directory = Directory::default();
         let (ids, channels) = (IdHasher::new(b"x"), BTreeMap::new());
-        let world = World { now: Timestamp::from_secs(1), shard: 0, epoch: 1, directory: &directory, ids: &ids, channels: &channels };
+        let links = LinkTerms { public_url: None, ttl: std::time::Duration::ZERO };
+        let world = World {
+            now: Timestamp::from_secs(1),
+            shard: 0,
+            epoch: 1,
+            directory: &directory,
+            ids: &ids,
+            channels: &channels,
+            links: &links,
+        };
         let (mut states, mut feed) = (States::default(), 0);
         let mut key = || [0; 32];
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut key);

@@ -15,6 +15,7 @@ use messaging::directory::{Endpoint, SharedDirectory};
 use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
 use messaging::ids::IdHasher;
 use messaging::limit::Limit;
+use messaging::media::Library;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
@@ -98,6 +99,8 @@ pub struct LaneParts {
     pub channels: Arc<std::collections::BTreeMap<ChannelKind, ChannelSettings>>,
     /// Delivery settings.
     pub webhooks: Arc<WebhookSettings>,
+    /// Links to media that are sent.
+    pub media: Arc<Library>,
     /// Lines for `trunkline tail`.
     pub tail: Tail,
 }

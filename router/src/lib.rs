@@ -30,6 +30,7 @@ pub mod ends;
 pub mod flows;
 pub mod lane;
 pub mod later;
+pub mod media;
 pub mod plan;
 pub mod progress;
 pub mod send;
@@ -100,6 +101,8 @@ pub struct Parts {
     pub door: Arc<egress::Door>,
     /// Lines for `trunkline tail`.
     pub tail: plan::Tail,
+    /// Media of messages.
+    pub media: Arc<messaging::media::Library>,
 }
 
 /// A running router.
@@ -138,9 +141,13 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
         ids: parts.keyring.ids().clone(),
         channels: channels.clone(),
         webhooks: options.webhooks.clone(),
+        media: parts.media.clone(),
         tail: parts.tail,
     });
     let commits = Arc::new(Commits::default());
+    // Dropped at the end, which ends its tasks.
+    let mut fetching = JoinSet::new();
+    let media = media::Media::start(parts.media.clone(), parts.clock.clone(), &mut fetching);
     let shard_parts = ShardParts {
         log: parts.log.clone(),
         store: parts.store.clone(),
@@ -150,6 +157,7 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
         clock: parts.clock.clone(),
         channels,
         lanes,
+        media,
         options: Arc::new(options.clone()),
         commits: commits.clone(),
     };

@@ -7,7 +7,8 @@ use messaging::accounts::StateChange;
 use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle};
 use messaging::event::Event;
-use messaging::ids::{AccountId, ConversationId, DeliveryId, EndpointId, MessageId};
+use messaging::ids::{AccountId, ConversationId, DeliveryId, EndpointId, MediaId, MessageId};
+use messaging::media::Wanted;
 use messaging::outcome::Verdict;
 use messaging::record::{Record, SendCommand};
 use messaging::state::FeedPosition;
@@ -204,6 +205,15 @@ pub struct IntentRow {
     pub attempt: u32,
 }
 
+/// A medium to be kept.
+#[derive(Debug)]
+pub struct MediaJob {
+    /// Which, and where it is.
+    pub wanted: Wanted,
+    /// Its bytes, where they came with the message: kept before the message's rows are stored, because they are nowhere else.
+    pub bytes: Option<Bytes>,
+}
+
 /// What the decisions of one step ask for, beside the rows.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -219,6 +229,10 @@ pub struct Effects {
     pub accounts: Vec<StateChange>,
     /// Messages taken back while they wait.
     pub cancelled: Vec<(AccountId, MessageId)>,
+    /// Media of messages that came in.
+    pub media: Vec<MediaJob>,
+    /// Media of messages that were withdrawn.
+    pub forgotten: Vec<(Tenant, MediaId)>,
 }
 
 /// Something seen, for `trunkline tail`: redacted, sampled.

@@ -74,7 +74,13 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
     if owner.send(FromLane::Intent { ticket, go }).await.is_err() {
         return TaskEnd::Withdrawn;
     }
-    let Ok(Some(go)) = answer.await else { return TaskEnd::Withdrawn };
+    let Ok(Some(mut go)) = answer.await else { return TaskEnd::Withdrawn };
+    // The link of when it was accepted may be over: the platform fetches it now.
+    for media in go.content.media_mut() {
+        if let Some(id) = media.media {
+            media.link = lane.parts.media.link(task.tenant, id).or(media.link.take());
+        }
+    }
     let message = sending.command.message.to_string();
     let outgoing = outgoing(sending, &message, &go, lane.parts.clock.now());
     let outbound = match channel(account.channel).transport(&outgoing, &account, settings) {

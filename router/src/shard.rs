@@ -30,6 +30,7 @@ use crate::desk::{Desk, States, Unfit, World, count};
 use crate::flows::{FlowKey, Flows, Pending};
 use crate::lane::{FromLane, Job, Lanes, LeaseClock};
 use crate::later::{self, Later};
+use crate::media::Media;
 use crate::plan::{Delivery, Destination, Effects, Go, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::progress::{Place, Prefix, Progress, Slot};
 use crate::{Options, ends};
@@ -86,6 +87,8 @@ pub struct ShardParts {
     pub channels: Arc<BTreeMap<ChannelKind, ChannelSettings>>,
     /// The lanes.
     pub lanes: Lanes,
+    /// Where media go.
+    pub media: Media,
     /// Settings.
     pub options: Arc<Options>,
     /// Where finished prefixes are gathered.
@@ -419,7 +422,16 @@ impl<'a> Shard<'a> {
             fill_random(&mut key);
             key
         };
-        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
+        let media = self.parts.media.clone();
+        let world = World {
+            now,
+            shard: self.id,
+            epoch: self.lease.epoch,
+            directory: &directory,
+            ids: &ids,
+            channels: &channels,
+            links: media.links(),
+        };
         let mut states = std::mem::take(&mut self.states);
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut fresh_key);
         for (key, value) in rows {
@@ -483,12 +495,13 @@ impl<'a> Shard<'a> {
             desk.write(write);
         }
         self.cancel(&mut desk, now);
-        let (writes, effects) = desk.finish();
+        let (writes, mut effects) = desk.finish();
         self.states = states;
         self.feed = feed;
 
         // 4. Write, then let go.
         let durability = if goes.is_empty() { Durability::Buffered } else { Durability::Synced };
+        self.parts.media.keep(&mut effects, &self.parts.clock).await;
         self.apply(writes, durability).await?;
         self.hand_on(effects).await;
         for (go, content) in goes {
@@ -965,7 +978,16 @@ impl<'a> Shard<'a> {
         self.follow(&directory, &mut rows).await;
         let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
         let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
+        let media = self.parts.media.clone();
+        let world = World {
+            now,
+            shard: self.id,
+            epoch: self.lease.epoch,
+            directory: &directory,
+            ids: &ids,
+            channels: &channels,
+            links: media.links(),
+        };
         let mut no_key = || unreachable!("no conversation begins here");
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
         for (key, value) in rows {
@@ -1001,7 +1023,8 @@ impl<'a> Shard<'a> {
     }
 
     /// Records for other shards, and accounts that the platform refused.
-    async fn hand_on(&mut self, effects: Effects) {
+    async fn hand_on(&mut self, mut effects: Effects) {
+        self.parts.media.hand_on(&mut effects);
         let partitions = self.parts.log.partitions();
         let mut records: Vec<_> =
             effects.records.iter().map(|record| record.to_new(topic_of(record), partitions, self.parts.keyring.log())).collect();

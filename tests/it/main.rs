@@ -9,6 +9,7 @@ mod email;
 mod faults;
 mod flows;
 mod management;
+mod media;
 mod meta;
 mod observe;
 mod tiktok;

@@ -171,6 +171,8 @@ fn reported(kind: &str) -> Option<Status> {
         | EventType::ContactOptedOut
         | EventType::ContactOptedIn
         | EventType::ContactUpdated
+        | EventType::MediaReady
+        | EventType::MediaFailed
         | EventType::TemplateChanged
         | EventType::AccountStateChanged
         | EventType::AccountCredentialExpiring

@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Connections that one server keeps open at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4_096;
 /// Longest body that a handler can read.
-const BODY_BYTES_MAX: usize = 4 << 20;
+const BODY_BYTES_MAX: usize = 16 << 20;
 /// How long a client may take to send its headers, and how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, so that a shortage of descriptors does not spin.
@@ -42,7 +42,7 @@ pub struct Request {
 pub struct BodyError;
 
 impl Request {
-    /// Reads the body, at most 4 MiB.
+    /// Reads the body, at most 16 MiB.
     pub async fn body(&mut self) -> Result<Bytes, BodyError> {
         let whole = Limited::new(&mut self.body, BODY_BYTES_MAX).collect().await.map_err(|_| BodyError)?;
         Ok(whole.to_bytes())

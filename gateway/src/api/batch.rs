@@ -88,7 +88,7 @@ async fn draft<'c>(call: &'c Call<'_>, key: Option<&str>, text: &str) -> Item<'c
         match send::begin(call, key, fingerprint).await? {
             Begun::Replay(message, accepted) => Ok(Item::Answered(Ok((message, accepted)))),
             Begun::New(message, running) => {
-                let draft = Box::new(compose::compose(&call.directory(), call.tenant(), call.now, &map)?);
+                let draft = Box::new(compose::compose(call, &map).await?);
                 Ok(Item::Drafted { message, running, fingerprint, draft })
             }
         }

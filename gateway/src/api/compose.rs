@@ -12,8 +12,10 @@ use messaging::record::SendCommand;
 use messaging::tenant::Tenant;
 use serde_json::{Map, Value};
 
+use super::Call;
 use super::json::Reader;
 use super::span;
+use crate::media;
 use crate::problem::Problem;
 
 /// Longest `callback_data`, in characters.
@@ -107,11 +109,12 @@ fn faults_of(channel: ChannelKind, content: &Content, fallback: Option<&Template
 }
 
 /// Reads a message.
-pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map: &Map<String, Value>) -> Result<Draft, Problem> {
+pub(super) async fn compose(call: &Call<'_>, map: &Map<String, Value>) -> Result<Draft, Problem> {
+    let (directory, tenant, now) = (&*call.directory(), call.tenant(), call.now);
     let mut reader = Reader::new(map, "");
     let account = account(&mut reader, directory, tenant);
     let to = to(&mut reader, account.as_deref());
-    let content = content(&mut reader, map);
+    let content = content(&mut reader, map).map(|content| linked(&mut reader, call, content));
     let reply_to = reader.id("reply_to", MessageId::PREFIX);
     let fallback = fallback(&mut reader);
     let tag = tag(&mut reader, account.as_deref());
@@ -141,7 +144,9 @@ pub(super) fn compose(directory: &Directory, tenant: Tenant, now: Timestamp, map
         _ => None,
     };
     reader.finish()?;
-    draft.ok_or_else(|| Problem::fault("", "is no message"))
+    let draft = draft.ok_or_else(|| Problem::fault("", "is no message"))?;
+    media::check_named(call, &draft.content).await?;
+    Ok(draft)
 }
 
 fn account(reader: &mut Reader<'_>, directory: &Directory, tenant: Tenant) -> Option<Arc<Account>> {
@@ -201,6 +206,22 @@ fn content<'m>(reader: &mut Reader<'m>, map: &'m Map<String, Value>) -> Option<C
             None
         }
     }
+}
+
+/// Media that are here go to platforms by a link of ours; the link of the moment of sending takes the place of this one.
+fn linked(reader: &mut Reader<'_>, call: &Call<'_>, mut content: Content) -> Content {
+    let kind = content.kind();
+    for media in content.media_mut() {
+        if media.url.take().is_some() {
+            reader.fault(kind, "names a url, which only media that came in have: give media, id or link");
+        }
+        let Some(id) = media.media else { continue };
+        if media.id.is_some() || media.link.is_some() {
+            reader.fault(kind, "names media beside id or link: give one of the three");
+        }
+        media.link = call.shared().parts.media.link(call.tenant(), id);
+    }
+    content
 }
 
 /// One of the channel's tags. When the account is only known by its conversation, the shard judges.

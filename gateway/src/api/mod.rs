@@ -37,7 +37,7 @@ pub(crate) mod json;
 mod judge;
 mod keys;
 mod messages;
-mod query;
+pub(crate) mod query;
 pub(crate) mod recent;
 mod send;
 pub(crate) mod span;
@@ -224,9 +224,14 @@ pub(crate) fn not_appended(error: AppendError) -> Problem {
 /// Serves a request. The match has no wildcard: a route without a handler does not build.
 pub(crate) async fn serve(handler: Handler, call: &Call<'_>) -> Result<Reply, Problem> {
     match handler {
-        Handler::Hook | Handler::DataDeletion | Handler::Deauthorize | Handler::DeletionPage | Handler::ProblemPage => {
-            Err(Problem::not_found())
-        }
+        Handler::Hook
+        | Handler::DataDeletion
+        | Handler::Deauthorize
+        | Handler::DeletionPage
+        | Handler::ProblemPage
+        | Handler::LinkedMedia
+        | Handler::UploadMedia => Err(Problem::not_found()),
+        Handler::ReadMedia => crate::media::read(call).await,
         Handler::Send => send::send(call).await,
         Handler::SendBatch => batch::send(call).await,
         Handler::ReadMessage => messages::read(call).await,

@@ -45,7 +45,7 @@ pub(super) async fn send(call: &Call<'_>) -> Result<Reply, Problem> {
         Begun::New(message, running) => (message, running),
         Begun::Replay(message, accepted) => return Ok(replayed(message, &accepted)),
     };
-    let draft = compose::compose(&call.directory(), call.tenant(), call.now, &map)?;
+    let draft = compose::compose(call, &map).await?;
     let addressed = address(call, draft).await?;
     let (record, accepted) = ready(call, addressed, message, fingerprint, call.now);
     let handed_over = Instant::now();
@@ -337,7 +337,7 @@ fn replayed(message: MessageId, accepted: &Accepted) -> Reply {
 
 /// All checks, nothing stored: the decision, and the request that would go out.
 async fn rehearse(call: &Call<'_>, map: &Map<String, Value>) -> Result<Reply, Problem> {
-    let draft = compose::compose(&call.directory(), call.tenant(), call.now, map)?;
+    let draft = compose::compose(call, map).await?;
     let Addressed { draft, account, to, conversation, way } = address(call, draft).await?;
     let message = MessageId::draw(call.now, random10());
     let decision = match way {

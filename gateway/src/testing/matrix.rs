@@ -88,6 +88,7 @@ async fn things(world: &World) -> BTreeMap<&'static str, (String, &'static str)>
     let endpoint = world.made("/v1/endpoints", json!({"url": "https://crm.example/canary", "events": ["*"]})).await;
     let key = world.made("/v1/keys", json!({"name": "canary", "scopes": ["events:read"]})).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let medium = world.keyed(&world.key, "POST", "/v1/media", &[("content-type", "text/plain")], "canary").await.json();
     BTreeMap::from([
         ("messages", (message.to_string(), "msg_")),
         ("conversations", (state.id.to_string(), "cnv_")),
@@ -97,6 +98,7 @@ async fn things(world: &World) -> BTreeMap<&'static str, (String, &'static str)>
         ("endpoints", (text(&endpoint["id"]), "ep_")),
         ("keys", (text(&key["id"]), "key_")),
         ("tenants", (tenant.to_string(), "ten_")),
+        ("media", (text(&medium["id"]), "med_")),
     ])
 }
 

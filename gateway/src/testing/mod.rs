@@ -21,9 +21,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use messaging::BoxFuture;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{ManualClock, SharedClock, Timestamp};
+use messaging::exchange::HttpRequest;
 use messaging::keeper::DirectoryKeeper;
+use messaging::media::{DirectoryBlobs, Download, DownloadError, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
 use messaging::metrics::Listener;
 use messaging::record::{Command, Record, RecordKind};
 use messaging::seal::Keyring;
@@ -129,11 +132,14 @@ pub(crate) fn fakes() -> Fakes {
     let keyring = Keyring::from_root(&[7; 32]);
     let (log, caller) = (FakeLog::new(4), Arc::new(FakeCaller::default()));
     let as_store: Arc<dyn Store> = store.clone();
+    let keeper = DirectoryKeeper::new(store.clone(), keyring.clone());
+    let media = library(&dir, &keeper, &keyring, &shared, log.clone());
     let parts = Parts {
         log: log.clone(),
-        store: as_store.clone(),
-        keeper: DirectoryKeeper::new(as_store, keyring.clone()),
+        store: as_store,
+        keeper,
         keyring,
+        media,
         clock: shared.clone(),
         limit: messaging::limit::open_local(shared),
         channels: channels(),
@@ -143,6 +149,29 @@ pub(crate) fn fakes() -> Fakes {
         admin: AdminParts { metrics: Some(Arc::new(|| "# metrics\n".into())), ..AdminParts::default() },
     };
     Fakes { parts, log, store, clock, caller, dir }
+}
+
+/// A library in the test's folder, whose platforms never answer.
+fn library(dir: &tempfile::TempDir, keeper: &DirectoryKeeper, keyring: &Keyring, clock: &SharedClock, log: Arc<FakeLog>) -> Arc<Library> {
+    struct Nowhere;
+    impl Download for Nowhere {
+        fn open(&self, _: HttpRequest, _: Duration) -> BoxFuture<'_, Result<messaging::media::Answer, DownloadError>> {
+            Box::pin(std::future::ready(Err(DownloadError::Connect)))
+        }
+    }
+    let blobs = Arc::new(DirectoryBlobs::open(&dir.path().join("media")).unwrap());
+    let settings = VaultSettings { max_bytes: 1 << 20, max_total: 1 << 30, lifetime: Duration::from_secs(30 * 86_400) };
+    Library::new(LibraryParts {
+        vault: Arc::new(Vault::new(blobs, keyring.ids().clone(), clock.clone(), settings)),
+        download: Arc::new(Nowhere),
+        directory: keeper.shared().clone(),
+        keyring: keyring.clone(),
+        clock: clock.clone(),
+        channels: channels(),
+        log,
+        links: LinkTerms { public_url: Some("https://gw.example".into()), ttl: Duration::from_secs(7 * 86_400) },
+        timeout: Duration::from_secs(10),
+    })
 }
 
 impl World {

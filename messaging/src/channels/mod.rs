@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
@@ -17,6 +18,7 @@ pub mod discord;
 pub mod email;
 mod inbound;
 pub mod instagram;
+mod media;
 pub mod messenger;
 pub mod meta;
 mod outbound;
@@ -30,6 +32,7 @@ pub mod woocommerce;
 pub(crate) use credential::end_of;
 pub use credential::{ACCESS_TOKEN, Life, REFRESH_TOKEN, Refresh, Tokens};
 pub use inbound::{ContactInfo, Inbound, InboundBody, StatusUpdate};
+pub use media::{FoundMedia, MediaFault, MediaSource, may_fetch};
 pub(crate) use outbound::check_chars;
 pub use outbound::{Fault, Outbound, Outgoing, Unsendable};
 pub use rules::{AccountField, ChannelSettings, Hold, Owner, RefusalCost, Settlement, TagRule, WindowRule};
@@ -114,6 +117,32 @@ pub trait Channel: Send + Sync {
     /// What one piece says. Accepts unknown keys, unknown kinds (as `Unsupported` or `Platform`, with the raw part) and
     /// missing optional keys.
     fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed>;
+
+    /// Where the bytes of a medium are that came with a message; none: the platform gives none out.
+    fn media(&self, _found: &FoundMedia<'_>, _account: &Account, _settings: &ChannelSettings) -> Option<MediaSource> {
+        None
+    }
+
+    /// Where the bytes are, from the answer to `MediaSource::Ask`.
+    fn media_at(
+        &self,
+        _found: &FoundMedia<'_>,
+        _answer: &HttpResponse,
+        _account: &Account,
+        _settings: &ChannelSettings,
+    ) -> Result<HttpRequest, MediaFault> {
+        Err(MediaFault::Unsupported)
+    }
+
+    /// The hosts that bytes may come from, beside the account's own `api_base`: names, and what ends with a dot and one of them.
+    fn media_hosts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The bytes that stand in a piece itself, in the order of its content's media; empty when it brings none.
+    fn media_parts(&self, _piece: &[u8]) -> Vec<Bytes> {
+        Vec::new()
+    }
 
     /// How free text is bounded; none: not at all.
     fn window(&self, settings: &ChannelSettings, account: &Account) -> Option<WindowRule>;

@@ -34,6 +34,7 @@ pub(super) fn config(mode: RunMode, from: &mut Reader<'_>) -> Config {
         limits: limits(from),
         channels: super::channels::channels(from),
         webhooks: webhooks(from),
+        media: media(from),
         retention: retention(from),
         telemetry: telemetry(from),
         drain: drain(from),
@@ -220,6 +221,53 @@ fn webhooks(from: &mut Reader<'_>) -> WebhooksConfig {
     webhooks
 }
 
+fn media(from: &mut Reader<'_>) -> MediaConfig {
+    MediaConfig {
+        place: media_place(from),
+        max_bytes: from.size("media.max", KIB..=4 * GIB),
+        max_total: from.size("media.max_total", MIB..=TIB * 1024),
+        ttl: from.duration("media.ttl", SECOND),
+        link_ttl: from.duration("media.link_ttl", SECOND),
+        timeout: from.duration("media.timeout", MILLISECOND),
+    }
+}
+
+fn media_place(from: &mut Reader<'_>) -> MediaPlace {
+    let dir = from.text("media.dir");
+    let endpoint = from.checked("media.s3.endpoint", |text| if text.is_empty() { Ok(String::new()) } else { values::base_url(text) });
+    let (region, access_key) = (from.text("media.s3.region"), from.text("media.s3.access_key"));
+    let secret_key_file = from.path("media.s3.secret_key_file");
+    let Some(place) = dir.strip_prefix("s3://") else {
+        return MediaPlace::Folder(from.path("media.dir"));
+    };
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let prefix = prefix.trim_end_matches('/');
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/'));
+    if bucket.len() < 3 || !is_plain(place) || bucket.contains('_') || prefix.split('/').any(|part| matches!(part, "." | "..")) {
+        from.refuse(
+            &["media.dir"],
+            format!("`media.dir` is \"{dir}\", which names no bucket"),
+            "write \"s3://bucket\" or \"s3://bucket/prefix\"",
+        );
+    }
+    if endpoint.is_empty() || region.is_empty() || access_key.is_empty() || secret_key_file.is_none() {
+        let keys = ["media.dir", "media.s3.endpoint", "media.s3.region", "media.s3.access_key", "media.s3.secret_key_file"];
+        from.refuse(
+            &keys,
+            "the login for the media store is not whole",
+            "set endpoint, region, access_key and secret_key_file of [media.s3]",
+        );
+    }
+    MediaPlace::S3(MediaBucket {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        endpoint,
+        region,
+        access_key,
+        secret_key_file: secret_key_file.unwrap_or_default(),
+    })
+}
+
 fn retention(from: &mut Reader<'_>) -> RetentionConfig {
     RetentionConfig {
         messages: from.duration("retention.messages", SECOND),
@@ -287,6 +335,10 @@ fn refuse_combinations(config: &Config, from: &mut Reader<'_>) {
     if config.router.dedup_window > config.retention.events {
         let message = "`router.dedup_window` is longer than `retention.events`: ids would be remembered of events that are gone";
         from.refuse(&["router.dedup_window", "retention.events"], message, "shorten router.dedup_window, or keep events longer");
+    }
+    if config.media.max_bytes > config.media.max_total {
+        let message = "`media.max` is larger than `media.max_total`: a medium could be allowed that never has room";
+        from.refuse(&["media.max", "media.max_total"], message, "raise media.max_total");
     }
     for (key, bytes) in [("http.max_hook_body", config.http.max_hook_body), ("http.max_api_body", config.http.max_api_body)] {
         if bytes > config.log.max_record {

@@ -101,6 +101,8 @@ pub struct Config {
     pub channels: BTreeMap<ChannelKind, ChannelSettings>,
     /// `[webhooks]`.
     pub webhooks: WebhooksConfig,
+    /// `[media]`.
+    pub media: MediaConfig,
     /// `[retention]`.
     pub retention: RetentionConfig,
     /// `[telemetry]`.
@@ -309,6 +311,49 @@ pub struct WebhooksConfig {
     pub tls_ca_file: Option<PathBuf>,
     /// The `User-Agent`.
     pub user_agent: String,
+}
+
+/// `[media]`.
+#[derive(Debug, Clone)]
+pub struct MediaConfig {
+    /// Where bytes are kept.
+    pub place: MediaPlace,
+    /// Bytes of one medium.
+    pub max_bytes: u64,
+    /// Bytes of all.
+    pub max_total: u64,
+    /// How long one is kept.
+    pub ttl: Duration,
+    /// How long a link is good.
+    pub link_ttl: Duration,
+    /// For fetching one.
+    pub timeout: Duration,
+}
+
+/// Where the bytes of media are kept.
+#[derive(Debug, Clone)]
+pub enum MediaPlace {
+    /// In a folder; none: `media` in the data directory.
+    Folder(Option<PathBuf>),
+    /// In a bucket.
+    S3(MediaBucket),
+}
+
+/// `[media.s3]`.
+#[derive(Debug, Clone)]
+pub struct MediaBucket {
+    /// The bucket's name.
+    pub bucket: String,
+    /// What the names of its objects begin with; empty, or without a slash at either end.
+    pub prefix: String,
+    /// The store's address, without a slash at the end.
+    pub endpoint: String,
+    /// Its region.
+    pub region: String,
+    /// The access key's id.
+    pub access_key: String,
+    /// The file that holds the secret key.
+    pub secret_key_file: PathBuf,
 }
 
 /// `[retention]`.

@@ -289,6 +289,21 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "make it shorter than channels.whatsapp.window",
     ),
     (
+        "[media]\nmax = \"2GiB\"\nmax_total = \"1GiB\"",
+        "`media.max` is larger than `media.max_total`: a medium could be allowed that never has room",
+        "raise media.max_total",
+    ),
+    (
+        "[media]\ndir = \"s3://media/prod\"",
+        "the login for the media store is not whole",
+        "set endpoint, region, access_key and secret_key_file of [media.s3]",
+    ),
+    (
+        "[media]\ndir = \"s3://x\"\n[media.s3]\nendpoint = \"https://s3.example\"\naccess_key = \"a\"\nsecret_key_file = \"/x\"",
+        "`media.dir` is \"s3://x\", which names no bucket",
+        "write \"s3://bucket\" or \"s3://bucket/prefix\"",
+    ),
+    (
         "[auth]\nkey_pepper_file = \"cred:pepper\"",
         "`auth.key_pepper_file`: \"cred:pepper\" needs a credentials folder",
         "start this as a systemd unit with LoadCredential=, or name a file",

@@ -1,11 +1,11 @@
-//! The table of families. It is operations.md section 3, without what this build cannot have: traces, per-tenant copies, media,
+//! The table of families. It is operations.md section 3, without what this build cannot have: traces, per-tenant copies,
 //! a shared budget backend, and poll overruns (which need an unstable build of the runtime).
 
 use metrics::{Counter, Gauge, Histogram};
 
 use super::labels::*;
 use super::{Describe, Family, Label};
-use crate::channels::{ChannelKind, PieceKind};
+use crate::channels::{ChannelKind, MediaFault, PieceKind};
 use crate::limit::BudgetScope;
 use crate::log::Topic;
 use crate::outcome::Outcome;
@@ -199,6 +199,14 @@ families! {
         "Works of accounts (connections, pulls, refreshes) that this process does now.",
     ACCOUNT_WORK_ENDS: Counter = "trunkline_account_work_ends_total" ["work": AccountWork, "reason": WorkEnd]
         "Works of accounts that ended, by reason.",
+
+    // Media
+    MEDIA_BYTES: Counter = "trunkline_media_bytes_total" ["channel": ChannelKind, "direction": Direction]
+        "Media bytes moved.",
+    MEDIA_FAILURES: Counter = "trunkline_media_failures_total" ["reason": MediaFault]
+        "Media that were not had, by the rule that they broke or what happened.",
+    MEDIA_STORED_BYTES: Gauge = "trunkline_media_stored_bytes" []
+        "Bytes of media that are kept, sealed, as of the last sweep.",
 
     // Webhook delivery to CRMs
     WEBHOOK_ATTEMPTS: Counter = "trunkline_webhook_attempts_total" ["outcome": AttemptOutcome]

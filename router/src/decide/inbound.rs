@@ -1,5 +1,6 @@
 //! What a platform says becomes rows and events.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use messaging::channels::{Inbound, InboundBody, StatusUpdate};
@@ -13,7 +14,7 @@ use messaging::record::{Command, Record};
 use messaging::state::{Conversation, Direction, MessageMeta};
 use messaging::store::Key;
 
-use super::{account_of, data, event_id, inbound_message_id, plain_data, quoted, state_for, watermark, window};
+use super::{account_of, data, event_id, inbound_message_id, media, plain_data, quoted, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
 
 /// The platform ids of messages that a piece refers to.
@@ -195,6 +196,7 @@ fn message(
     }
     let id = inbound_message_id(record, inbound, desk.world.ids);
     let at = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at.min(record.accepted_at) };
+    let content = &*media::announce(desk, record, inbound, &inbound.platform_id, (record.conversation, at, id), content)?;
     let mut head = format!(r#"{{"id":"{id}","direction":"{}""#, if direction == Direction::In { "in" } else { "echo" });
     if !inbound.platform_id.is_empty() {
         let _ = write!(head, r#","platform_id":{}"#, quoted(&inbound.platform_id));
@@ -346,8 +348,16 @@ fn about_message(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, kind: 
 }
 
 fn edit(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, target: &str, content: &Content) -> Result<Outcome, Unfit> {
+    let found = find(desk, record, target)?;
+    let content = match &found {
+        Some(message) if message.meta.direction != Direction::Out => {
+            let row = (message.conversation, message.at, message.id);
+            media::announce(desk, record, inbound, target, row, content)?
+        }
+        Some(_) | None => Cow::Borrowed(content),
+    };
     let head = format!("{},{}}}", target_head(desk, record, target)?, content.members());
-    if let Some(mut message) = find(desk, record, target)?
+    if let Some(mut message) = found
         && message.meta.direction != Direction::Out
         && desk.states.contains_key(&message.conversation)
     {
@@ -366,6 +376,7 @@ fn delete(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, targets: &[St
         if let Some(mut message) = find(desk, record, target)?
             && desk.states.contains_key(&message.conversation)
         {
+            media::withdraw(desk, record.tenant, &message)?;
             desk.set_content(record.tenant, &mut message, None)?;
         } else {
             // Withdrawn before it came: the pointer makes the message a duplicate when it does.

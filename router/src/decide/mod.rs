@@ -18,6 +18,7 @@ use crate::desk::{Desk, Unfit};
 
 pub mod account;
 pub mod inbound;
+pub mod media;
 pub mod outbound;
 pub mod watermark;
 pub mod window;

@@ -62,6 +62,7 @@ pub fn pointers(record: &Record, command: &Command, ids: &IdHasher) -> Vec<Key> 
         }
         Command::Cancel { message } | Command::Resend { message } => vec![Key::Pointer(tenant, message.0)],
         Command::Account { news } => vec![account::seen_key(record, news, ids)],
+        Command::Medium { medium, news, .. } => vec![super::media::seen_key(record, *medium, news, ids)],
         Command::Link { .. } | Command::Contact { .. } => Vec::new(),
     }
 }
@@ -79,6 +80,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, command: &Command) -> Result
         Command::Resend { message } => resend(desk, record, *message),
         Command::Link { to } => Ok(link(desk, record, *to)),
         Command::Account { news } => account::decide(desk, record, news),
+        Command::Medium { medium, message, news } => super::media::tell(desk, record, *medium, *message, news),
         Command::Contact { to, name, restricted, opted_out } => contact(desk, record, to, name.as_deref(), *restricted, *opted_out),
     }
 }

@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 mod connect;
+mod download;
 pub mod guard;
 pub mod mail;
 mod pool;
@@ -28,7 +29,7 @@ mod tests;
 
 pub use connect::{Resolver, SystemResolver};
 pub use guard::{AllowedNetwork, BadNetwork, Blocked, Policy};
-pub use pool::Client;
+pub use pool::{Client, Streamed};
 pub use url::{BadUrl, Host, Target};
 
 use connect::{Dialer, Wire};

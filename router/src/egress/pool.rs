@@ -127,6 +127,61 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Sends a request over a connection of its own, and gives the answer before its body has come: for bodies that are not to be whole
+    /// in memory. All of it is over when `deadline` passes.
+    ///
+    /// # Errors
+    /// As for [`Client::send`].
+    pub async fn open(&self, request: HttpRequest, deadline: Duration) -> Result<Streamed, CallError> {
+        let pool = &self.0;
+        let end = Instant::now() + deadline.min(DEADLINE_MAX);
+        let message = pool.message(request)?;
+        let mut live = match timeout_at(end, pool.open()).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(CallError::before(ErrorKind::Timeout, "the deadline passed before a connection came about")),
+        };
+        let response = match timeout_at(end, live.sender.send_request(message)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(CallError::after(kind_of(&error), error)),
+            Err(_) => return Err(CallError::after(ErrorKind::Timeout, "the deadline passed before an answer came")),
+        };
+        let (head, body) = response.into_parts();
+        Ok(Streamed { status: head.status.as_u16(), headers: head.headers, body, end, _live: live })
+    }
+}
+
+/// An answer whose body is still to come. Dropping it closes the connection.
+pub struct Streamed {
+    /// The status. Redirects are answers like any other.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+    end: Instant,
+    _live: Live,
+}
+
+impl Streamed {
+    /// The next piece of the body; none at its end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        loop {
+            let broken =
+                |kind, detail: &dyn std::fmt::Display| Some(Err(CallError { status: Some(self.status), ..CallError::after(kind, detail) }));
+            return match timeout_at(self.end, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => Some(Ok(data)),
+                    // Trailers say nothing that is wanted.
+                    Err(_) => continue,
+                },
+                Ok(Some(Err(error))) => broken(kind_of(&error), &error),
+                Ok(None) => None,
+                Err(_) => broken(ErrorKind::Timeout, &"the deadline passed before the answer was complete"),
+            };
+        }
+    }
+}
+
 impl Pool {
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().expect("no holder of the list panics")

@@ -91,7 +91,16 @@ impl Shard<'_> {
         self.follow(&directory, &mut rows).await;
         let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
         let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-        let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
+        let media = self.parts.media.clone();
+        let world = World {
+            now,
+            shard: self.id,
+            epoch: self.lease.epoch,
+            directory: &directory,
+            ids: &ids,
+            channels: &channels,
+            links: media.links(),
+        };
         let mut no_key = || unreachable!("no conversation begins here");
         let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
         for (key, value) in rows {
@@ -137,7 +146,16 @@ impl Shard<'_> {
             let tasks = self.rebuild_deliveries(&directory, chunk, parked).await;
             let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
             let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-            let world = World { now, shard: self.id, epoch: self.lease.epoch, directory: &directory, ids: &ids, channels: &channels };
+            let media = self.parts.media.clone();
+            let world = World {
+                now,
+                shard: self.id,
+                epoch: self.lease.epoch,
+                directory: &directory,
+                ids: &ids,
+                channels: &channels,
+                links: media.links(),
+            };
             let mut no_key = || unreachable!("no conversation begins here");
             let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
             let owners = vec![None; tasks.len()];

@@ -17,6 +17,7 @@ use messaging::exchange::WebhookRequest;
 use messaging::ids::*;
 use messaging::keeper::{Change, DirectoryKeeper};
 use messaging::log::*;
+use messaging::media::{DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
 use messaging::outcome::Status;
 use messaging::record::{Command, Record, SendCommand};
 use messaging::seal::{DataKey, Keyring, Secret};
@@ -390,7 +391,7 @@ impl Rig {
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
         let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
-        let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock);
+        let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"));
         Self {
             kind,
             tenant: Tenant::for_tests(tenant_id),
@@ -498,7 +499,7 @@ impl Rig {
         let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
         keeper.refresh().await.unwrap();
         let log = self.log.reopened();
-        let (router, runtime) = run(&log, &store, &keeper, &self.keyring, &self.clock);
+        let (router, runtime) = run(&log, &store, &keeper, &self.keyring, &self.clock, &self.dir.path().join("media"));
         Self { keeper, store, log, router, runtime: Some(runtime), ..self }
     }
 
@@ -708,6 +709,7 @@ fn run(
     keeper: &DirectoryKeeper,
     keyring: &Keyring,
     clock: &Arc<ManualClock>,
+    media: &std::path::Path,
 ) -> (router::Router, tokio::runtime::Runtime) {
     let allow = vec!["127.0.0.0/8".parse::<AllowedNetwork>().unwrap()];
     let policy = Policy { allow, allow_http: true, ..Policy::default() };
@@ -720,6 +722,7 @@ fn run(
         clock: clock.clone(),
         limit: messaging::limit::open_local(clock.clone()),
         channels: settings(),
+        media: library(media, keeper, keyring, clock, log.clone(), Arc::new(door.clone())),
         door: Arc::new(door),
         tail: Arc::new(tokio::sync::broadcast::channel(16).0),
     };
@@ -799,4 +802,28 @@ fn rows(
             revision: 1,
         }),
     ]
+}
+
+/// Media in a folder, without links.
+fn library(
+    folder: &std::path::Path,
+    keeper: &DirectoryKeeper,
+    keyring: &Keyring,
+    clock: &Arc<ManualClock>,
+    log: Arc<MemLog>,
+    door: Arc<Door>,
+) -> Arc<Library> {
+    let blobs = Arc::new(DirectoryBlobs::open(folder).unwrap());
+    let vault = VaultSettings { max_bytes: 1 << 20, max_total: 1 << 30, lifetime: Duration::from_secs(30 * 86_400) };
+    Library::new(LibraryParts {
+        vault: Arc::new(Vault::new(blobs, keyring.ids().clone(), clock.clone(), vault)),
+        download: door,
+        directory: keeper.shared().clone(),
+        keyring: keyring.clone(),
+        clock: clock.clone(),
+        channels: settings(),
+        log,
+        links: LinkTerms { public_url: None, ttl: Duration::from_secs(7 * 86_400) },
+        timeout: Duration::from_secs(5),
+    })
 }

@@ -98,6 +98,7 @@ pub(super) async fn call(sim: &Arc<Sim>, state: &Arc<State>, token: &str, method
     }
     match method {
         "getMe" => ok(bot(sim)),
+        "getFile" => get_file(state, &arguments),
         "setWebhook" => set_webhook(sim, &arguments),
         "getWebhookInfo" => ok(json!({ "url": "", "has_custom_certificate": false, "pending_update_count": 0 })),
         _ if RECEIPTS.iter().any(|name| name.eq_ignore_ascii_case(method)) => {
@@ -105,6 +106,20 @@ pub(super) async fn call(sim: &Arc<Sim>, state: &Arc<State>, token: &str, method
             ok(json!(true))
         }
         _ => not_found(),
+    }
+}
+
+/// Bots are given files of at most 20 MB.
+const FILE_BYTES_MAX: usize = 20 << 20;
+
+fn get_file(state: &State, arguments: &Value) -> Reply {
+    let id = arguments["file_id"].as_str().unwrap_or_default();
+    match state.files.get(id) {
+        Some(file) if file.bytes.len() > FILE_BYTES_MAX => error(400, 400, "Bad Request: file is too big"),
+        Some(file) => ok(json!({
+            "file_id": id, "file_unique_id": format!("u{id}"), "file_size": file.bytes.len(), "file_path": format!("files/{id}"),
+        })),
+        None => error(400, 400, "Bad Request: wrong file_id or the file is temporarily unavailable"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Telegram Bot API, simulated.
 //!
-//! Serves `/bot{token}/{method}`; posts updates with the secret token's header, in order per chat (the next update of a chat
+//! Serves `/bot{token}/{method}`, and files at the path that `getFile` names; posts updates with the secret token's header, in order per chat (the next update of a chat
 //! waits for the one that is refused), redelivered on anything but 2xx. For people: `POST /sim/message`, `GET /sim/ledger`.
 
 mod api;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::hook::{Hook, Proof};
+use super::media::{PersonsFile, Shelf};
 use super::{Answer, Call, Offered, Posted, Sim, SimOptions, common_face};
 use crate::http::{Reply, Request, Server, json_reply};
 use crate::locked;
@@ -34,6 +35,8 @@ pub(crate) struct State {
     blocked: Mutex<HashSet<i64>>,
     next_update: AtomicI64,
     next_message: AtomicI64,
+    /// What people sent.
+    files: Shelf,
 }
 
 common_face!(TelegramSim);
@@ -50,6 +53,7 @@ impl TelegramSim {
             blocked: Mutex::default(),
             next_update: AtomicI64::new(first_update),
             next_message: AtomicI64::new(101),
+            files: Shelf::default(),
         });
         let handler = {
             let (sim, state) = (sim.clone(), state.clone());
@@ -65,6 +69,38 @@ impl TelegramSim {
     /// A person writes in their private chat; returns when the update was taken or given up.
     pub async fn customer_writes(&self, chat: i64, text: &str) -> Posted {
         customer_writes(&self.sim, &self.state, chat, "Test", text).await
+    }
+
+    /// A person sends a file in their private chat; gives the platform's id of it. Returns when the update was taken or given up.
+    pub async fn customer_sends_file(&self, chat: i64, file: PersonsFile) -> (String, Posted) {
+        let id = self.state.files.put(file.clone());
+        let mut part =
+            json!({ "file_id": id, "file_unique_id": format!("u{id}"), "file_size": file.bytes.len(), "mime_type": file.mime_type });
+        if let Some(name) = &file.filename {
+            part["file_name"] = json!(name);
+        }
+        let mut message = json!({
+            "message_id": self.state.message_id(), "from": person(chat, "Test"), "chat": private_chat(chat, "Test"),
+            "date": self.sim.now().as_secs(),
+        });
+        match file.kind {
+            "image" => {
+                message["photo"] =
+                    json!([{ "file_id": id, "file_unique_id": "u", "width": 90, "height": 90, "file_size": file.bytes.len() }])
+            }
+            kind => message[kind] = part,
+        }
+        (id, self.post_event(chat, &json!({ "message": message })).await)
+    }
+
+    /// How often bytes of files were given out.
+    pub fn files_served(&self) -> u64 {
+        self.state.files.served()
+    }
+
+    /// The platform loses all files.
+    pub fn forget_files(&self) {
+        self.state.files.clear();
     }
 
     /// Posts any update of a chat in its turn. `update_id` is added when it is missing.
@@ -154,6 +190,10 @@ async fn route(sim: &Arc<Sim>, state: &Arc<State>, mut request: Request) -> Repl
     match parts.as_slice() {
         ["sim", "message"] if request.method == hyper::Method::POST => write_as_customer(sim, state, &mut request).await,
         ["sim", "ledger"] => super::show_ledger(sim),
+        ["file", bot, "files", id] if bot.strip_prefix("bot") == Some(&sim.options.credential) => match state.files.get(id) {
+            Some(file) => state.files.give(file),
+            None => api::not_found(),
+        },
         [bot, method] if bot.starts_with("bot") => api::call(sim, state, &bot["bot".len()..], method, request).await,
         _ => api::not_found(),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::webhook::{self, Status};
 use super::{State, digits};
@@ -76,6 +77,35 @@ pub(super) fn probe(sim: &Sim, account: &str, request: &Request) -> Reply {
         200,
         &json!({ "id": account, "display_phone_number": "+1 555-078-3881", "verified_name": "Simulated Shop", "quality_rating": "GREEN" }),
     )
+}
+
+/// How long a link to a file is good.
+const LINK_SECS: u64 = 300;
+
+/// Where a file is.
+pub(super) fn where_is(sim: &Sim, state: &State, id: &str, request: &Request) -> Reply {
+    if !authorised(sim, request) {
+        return error(TOKEN, 401);
+    }
+    let number = request.query.split('&').find_map(|pair| pair.strip_prefix("phone_number_id="));
+    let (Some(file), true) = (state.files.get(id), number.is_none_or(|number| number == sim.options.account)) else {
+        return detailed(PARAMETER, 400, "object does not exist or permissions are missing");
+    };
+    let until = sim.now().as_secs() + LINK_SECS;
+    let url = format!("http://{}/media/{id}?ext={until}", request.header("host").unwrap_or_default());
+    let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&file.bytes));
+    let answer = json!({ "url": url, "mime_type": file.mime_type, "sha256": sha256, "file_size": file.bytes.len(), "id": id });
+    json_reply(200, &answer)
+}
+
+/// A file, by its link and with the token.
+pub(super) fn bytes_of(sim: &Sim, state: &State, id: &str, request: &Request) -> Reply {
+    let until = request.query.strip_prefix("ext=").and_then(|until| until.parse::<u64>().ok());
+    let is_good = until.is_some_and(|until| sim.now().as_secs() < until);
+    match state.files.get(id) {
+        Some(file) if is_good && authorised(sim, request) => state.files.give(file),
+        Some(_) | None => error(PARAMETER, 404),
+    }
 }
 
 /// A send as far as the platform's own rules look at it.

@@ -1,7 +1,7 @@
 //! WhatsApp Cloud API, simulated.
 //!
-//! Serves `POST /{version}/{phone_number_id}/messages` and the probe `GET /{version}/{phone_number_id}`; posts messages and
-//! statuses to the hook, signed with the app secret, redelivered on anything but 200. For people: `POST /sim/message` lets a
+//! Serves `POST /{version}/{phone_number_id}/messages`, the probe `GET /{version}/{phone_number_id}`, and media: `GET /{version}/{id}`
+//! gives a link that is good for five minutes and wants the token as well; posts messages and statuses to the hook, signed with the app secret, redelivered on anything but 200. For people: `POST /sim/message` lets a
 //! customer write, `GET /sim/ledger` shows what happened.
 
 mod graph;
@@ -18,6 +18,7 @@ use messaging::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::hook::{Hook, Proof};
+use super::media::{PersonsFile, Shelf};
 use super::{Answer, Call, Offered, Posted, Sim, SimOptions, common_face};
 use crate::http::{Reply, Request, Server, json_reply};
 use crate::locked;
@@ -41,6 +42,8 @@ pub(crate) struct State {
     /// When each customer wrote last, by the platform's time.
     wrote: Mutex<HashMap<String, Timestamp>>,
     next_id: AtomicU64,
+    /// What people sent.
+    files: Shelf,
 }
 
 /// A message that a customer writes. Start from `CustomerMessage::text`.
@@ -75,7 +78,7 @@ impl WhatsappSim {
         let hook = Hook::new(Proof::signature(&options.secret), options.redelivery);
         let listen = options.listen;
         let sim = Sim::new(options, hook);
-        let state = Arc::new(State { wrote: Mutex::default(), next_id: AtomicU64::new(1) });
+        let state = Arc::new(State { wrote: Mutex::default(), next_id: AtomicU64::new(1), files: Shelf::default() });
         let handler = {
             let (sim, state) = (sim.clone(), state.clone());
             move |request| {
@@ -95,6 +98,25 @@ impl WhatsappSim {
     /// A customer writes, with everything chosen; returns when the webhook was taken or given up.
     pub async fn customer_sends(&self, message: CustomerMessage) -> Posted {
         customer_sends(&self.sim, &self.state, message).await
+    }
+
+    /// A customer sends a file; gives the platform's id of it. Returns when the webhook was taken or given up.
+    pub async fn customer_sends_file(&self, phone: &str, file: PersonsFile) -> (String, Posted) {
+        let (person, at) = (digits(phone), self.sim.now());
+        let (wamid, id) = (self.state.wamid(&self.sim, &person), self.state.files.put(file.clone()));
+        self.state.opened(&person, at);
+        let body = webhook::file(&self.sim.options.account, &wamid, &person, &id, &file, at);
+        (id, self.sim.post(&wamid, "message", &person, None, body).await)
+    }
+
+    /// The platform forgets a file, as it does after seven days.
+    pub fn forget_file(&self, id: &str) {
+        self.state.files.remove(id);
+    }
+
+    /// How often bytes of files were given out.
+    pub fn files_served(&self) -> u64 {
+        self.state.files.served()
     }
 
     /// Posts any event, signed and redelivered as the platform does.
@@ -174,6 +196,8 @@ async fn route(sim: &Arc<Sim>, state: &Arc<State>, mut request: Request) -> Repl
         ["sim", "message"] if is_post => write_as_customer(sim, state, &mut request).await,
         ["sim", "ledger"] => super::show_ledger(sim),
         [_version, account, "messages"] if is_post => graph::messages(sim, state, account, request).await,
+        ["media", id] if !is_post => graph::bytes_of(sim, state, id, &request),
+        [_version, id] if !is_post && state.files.get(id).is_some() => graph::where_is(sim, state, id, &request),
         [_version, account] if !is_post => graph::probe(sim, account, &request),
         _ => graph::unknown_path(),
     }

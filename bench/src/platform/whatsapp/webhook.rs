@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use messaging::clock::Timestamp;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{CustomerMessage, digits};
+use crate::platform::PersonsFile;
 
 /// The business account that the simulator says it belongs to.
 const BUSINESS_ACCOUNT: &str = "102290129340398";
@@ -66,6 +68,19 @@ fn as_meta_writes(text: &str) -> String {
         }
     }
     out
+}
+
+/// A customer's file.
+pub(super) fn file(account: &str, wamid: &str, from: &str, id: &str, file: &PersonsFile, at: Timestamp) -> Bytes {
+    let sha256 = data_encoding::BASE64.encode(&Sha256::digest(&file.bytes));
+    let mut part = json!({ "id": id, "mime_type": file.mime_type, "sha256": sha256 });
+    if let Some(name) = &file.filename {
+        part["filename"] = json!(name);
+    }
+    let mut body = json!({ "from": from, "id": wamid, "timestamp": at.as_secs().to_string(), "type": file.kind });
+    body[file.kind] = part;
+    let contact = json!({ "profile": { "name": "Test Customer" }, "wa_id": from });
+    envelope(account, Map::from_iter([("contacts".to_owned(), json!([contact])), ("messages".to_owned(), json!([body]))]))
 }
 
 /// A customer's message.

@@ -32,8 +32,9 @@ use http::{HeaderValue, Method};
 use serde_json::{Map, Value};
 
 use super::{
-    AccountField, Channel, ChannelKind, ChannelSettings, ED25519_KEY_BYTES, Fault, Hold, Inbound, Malformed, Outgoing, Owner, Received,
-    Refusal, RefusalCost, Settlement, Unsendable, Verifier, WindowRule, by_second, check_digits, check_secret, only_member,
+    AccountField, Channel, ChannelKind, ChannelSettings, ED25519_KEY_BYTES, Fault, FoundMedia, Hold, Inbound, Malformed, MediaSource,
+    Outgoing, Owner, Received, Refusal, RefusalCost, Settlement, Unsendable, Verifier, WindowRule, by_second, check_digits, check_secret,
+    media, only_member,
 };
 use crate::content::{Content, Handle};
 use crate::directory::{Account, SecretPair};
@@ -53,6 +54,8 @@ const CHANNEL: &str = "channel";
 const USER: &str = "user";
 /// Who calls: Discord wants this form and refuses calls without it.
 const CALLER: &str = concat!("DiscordBot (https://trunkline.example, ", env!("CARGO_PKG_VERSION"), ")");
+/// Where attachments are. Their links are signed and good for about a day.
+const MEDIA_HOSTS: &[&str] = &["cdn.discordapp.com", "media.discordapp.net"];
 /// Often seen for a channel: 5 messages in 5 seconds. The headers say what holds.
 const ROUTE_BURST: u32 = 5;
 /// The route that opens direct conversations: one for all people, and Discord takes offence at haste (40003).
@@ -85,6 +88,14 @@ impl Channel for Discord {
 
     fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
         parse::parse(piece)
+    }
+
+    fn media(&self, found: &FoundMedia<'_>, _account: &Account, _settings: &ChannelSettings) -> Option<MediaSource> {
+        media::linked(found)
+    }
+
+    fn media_hosts(&self) -> &'static [&'static str] {
+        MEDIA_HOSTS
     }
 
     fn window(&self, _settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {

@@ -1,5 +1,6 @@
 //! Mails in MIME form, parsed within bounds.
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use mail_parser::{Address, Message, MessageParser, MessagePart, MimeHeaders, PartType};
 use sha2::{Digest, Sha256};
@@ -116,6 +117,12 @@ fn mail(head: &Head, parsed: &Parsed<'_>) -> Option<Mail> {
     });
     mail.attachments = message.attachments().take(NAMED_MAX + 1).map(attachment).collect();
     Some(mail)
+}
+
+/// The bytes of what is attached, in the order of `Mail::attachments`.
+pub(super) fn files(raw: &[u8]) -> Vec<Bytes> {
+    let Some(parsed) = Parsed::read(raw).filter(|parsed| !parsed.head_only) else { return Vec::new() };
+    parsed.message().attachments().take(NAMED_MAX).map(|part| Bytes::copy_from_slice(part.contents())).collect()
 }
 
 /// A header as it stands, trimmed.

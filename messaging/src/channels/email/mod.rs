@@ -79,6 +79,14 @@ impl Channel for Email {
         piece::parse(piece)
     }
 
+    fn media(&self, _found: &FoundMedia<'_>, _account: &Account, _settings: &ChannelSettings) -> Option<MediaSource> {
+        Some(MediaSource::Piece)
+    }
+
+    fn media_parts(&self, piece: &[u8]) -> Vec<Bytes> {
+        piece::files(piece)
+    }
+
     fn window(&self, _settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
         None
     }

@@ -119,6 +119,14 @@ fn said(piece: &[u8]) -> Result<Vec<Inbound>, Malformed> {
     }
 }
 
+/// The bytes of what is attached, in the order in which it is told. Only a mail in MIME form still has them.
+pub(super) fn files(piece: &[u8]) -> Vec<Bytes> {
+    match split(piece) {
+        Ok((Head { source: Source::Mime, .. }, rest)) => mime::files(rest),
+        Ok(_) | Err(_) => Vec::new(),
+    }
+}
+
 fn split(piece: &[u8]) -> Result<(Head, &[u8]), Malformed> {
     let end = piece.iter().position(|byte| *byte == b'\n').ok_or_else(|| malformed("no head"))?;
     let head = serde_json::from_slice(&piece[..end]).map_err(|_| malformed("no head"))?;

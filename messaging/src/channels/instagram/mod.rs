@@ -58,6 +58,14 @@ impl Channel for Instagram {
         meta::parse(&PRODUCT, piece)
     }
 
+    fn media(&self, found: &FoundMedia<'_>, _account: &Account, _settings: &ChannelSettings) -> Option<MediaSource> {
+        media::linked(found)
+    }
+
+    fn media_hosts(&self) -> &'static [&'static str] {
+        meta::MEDIA_HOSTS
+    }
+
     fn window(&self, settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {
         Some(WindowRule {
             length: settings.window,

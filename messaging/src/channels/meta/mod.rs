@@ -71,6 +71,9 @@ pub(in crate::channels) enum TextLimit {
 /// What a person of the business may still write after the window.
 pub(in crate::channels) const TAGS: &[TagRule] = &[TagRule { name: "human_agent", length: Duration::from_secs(7 * 24 * 3_600) }];
 
+/// Whose links come with messages. They are signed, and want no token.
+pub(in crate::channels) const MEDIA_HOSTS: &[&str] = &["fbsbx.com", "fbcdn.net", "cdninstagram.com"];
+
 /// The scheme of a comment's handle: a private reply goes to a comment, not to a person.
 pub(in crate::channels) const COMMENT: &str = "comment";
 

@@ -7,6 +7,7 @@
 mod check;
 mod content;
 mod context;
+mod file;
 mod outcome;
 mod parse;
 mod receive;
@@ -19,8 +20,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AccountField, Channel, ChannelKind, ChannelSettings, Fault, Inbound, Malformed, Outgoing, Received, Refusal, RefusalCost, Settlement,
-    Unsendable, Verifier, WindowRule, live_secrets,
+    AccountField, Channel, ChannelKind, ChannelSettings, Fault, FoundMedia, Inbound, Malformed, MediaFault, MediaSource, Outgoing,
+    Received, Refusal, RefusalCost, Settlement, Unsendable, Verifier, WindowRule, live_secrets,
 };
 use crate::content::{Content, Handle};
 use crate::directory::{Account, SecretPair};
@@ -66,6 +67,20 @@ impl Channel for Telegram {
 
     fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
         parse::parse(piece)
+    }
+
+    fn media(&self, found: &FoundMedia<'_>, account: &Account, settings: &ChannelSettings) -> Option<MediaSource> {
+        file::where_is(found, account, settings).map(MediaSource::Ask)
+    }
+
+    fn media_at(
+        &self,
+        _found: &FoundMedia<'_>,
+        answer: &HttpResponse,
+        account: &Account,
+        settings: &ChannelSettings,
+    ) -> Result<HttpRequest, MediaFault> {
+        file::media_at(answer, account, settings)
     }
 
     /// None: once a person started the bot it may write until it is blocked. Sends on behalf of a business account end 24 h after

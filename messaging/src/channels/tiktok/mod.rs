@@ -24,6 +24,17 @@ pub struct Tiktok;
 
 /// The members of a `to` object, one of them.
 const TO: &[&str] = &["conversation_id", "comment_id"];
+/// Whose links the platform gives out for media. Not published: those that its networks are known by.
+const MEDIA_HOSTS: &[&str] = &[
+    "tiktok.com",
+    "tiktokcdn.com",
+    "tiktokcdn-us.com",
+    "tiktokcdn-eu.com",
+    "tiktokv.com",
+    "ibyteimg.com",
+    "byteoversea.com",
+    "muscdn.com",
+];
 /// The scheme of a conversation's handle.
 const CONVERSATION: &str = "conversation";
 /// The scheme of a comment's handle: a reply by message goes to a comment, not to a conversation.
@@ -62,6 +73,25 @@ impl Channel for Tiktok {
 
     fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
         parse::parse(piece)
+    }
+
+    fn media(&self, found: &FoundMedia<'_>, account: &Account, settings: &ChannelSettings) -> Option<MediaSource> {
+        // Stickers and emoji come with a link that wants no token.
+        media::linked(found).or_else(|| send::where_is(found, account, settings).map(MediaSource::Ask))
+    }
+
+    fn media_at(
+        &self,
+        _found: &FoundMedia<'_>,
+        answer: &HttpResponse,
+        account: &Account,
+        _settings: &ChannelSettings,
+    ) -> Result<HttpRequest, MediaFault> {
+        send::media_at(answer, account)
+    }
+
+    fn media_hosts(&self) -> &'static [&'static str] {
+        MEDIA_HOSTS
     }
 
     fn window(&self, settings: &ChannelSettings, account: &Account) -> Option<WindowRule> {

@@ -5,14 +5,18 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::check::BUTTON_LABEL_CHARS_MAX;
+use super::outcome::Answer;
 use super::{COMMENT, CONVERSATION};
-use crate::channels::{ChannelSettings, Outgoing, Unsendable};
+use crate::channels::media::get;
+use crate::channels::{ChannelSettings, FoundMedia, MediaFault, Outgoing, Unsendable};
 use crate::content::{Content, Handle, Interactive, Media};
 use crate::directory::Account;
-use crate::exchange::HttpRequest;
+use crate::exchange::{HttpRequest, HttpResponse};
 
 /// Not `Authorization`, and without `Bearer`.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("access-token");
+/// Where the token stands when media are fetched.
+const USER_HEADER: HeaderName = HeaderName::from_static("x-user");
 
 /// The address of a method. The slash at its end is part of it.
 pub(super) fn url(account: &Account, settings: &ChannelSettings, method: &str) -> String {
@@ -39,6 +43,38 @@ pub(super) fn request(send: &Outgoing<'_>, account: &Account, settings: &Channel
 pub(super) fn probe(account: &Account, settings: &ChannelSettings) -> HttpRequest {
     let body = json!({"app_id": account.public("client_key"), "access_token": account.secret("access_token")});
     post(url(account, settings, "tt_user/token_info/get"), None, &body)
+}
+
+/// Asks where a picture or film is: the answer's link is good for a day.
+pub(super) fn where_is(found: &FoundMedia<'_>, account: &Account, settings: &ChannelSettings) -> Option<HttpRequest> {
+    let kind = match found.kind {
+        "image" => "IMAGE",
+        "video" => "VIDEO",
+        _ => return None,
+    };
+    let id = found.media.id.as_deref().filter(|id| !id.is_empty())?;
+    let body = json!({
+        "business_id": account.public("business_id"), "conversation_id": found.from.value(), "message_id": found.message,
+        "media_id": id, "media_type": kind,
+    });
+    Some(post(url(account, settings, "business/message/media/download"), Some(access_token(account)?), &body))
+}
+
+/// The link wants the token too, under a name of its own.
+pub(super) fn media_at(answer: &HttpResponse, account: &Account) -> Result<HttpRequest, MediaFault> {
+    if let Some(fault) = MediaFault::of_status(answer.status) {
+        return Err(fault);
+    }
+    let said = Answer::read(answer).ok_or(MediaFault::BadAnswer)?;
+    match said.code {
+        0 => {}
+        40_102 | 40_104 | 40_105 => return Err(MediaFault::CredentialRefused),
+        40_016 | 40_100 | 40_133 | 50_000.. => return Err(MediaFault::Unavailable),
+        _ => return Err(MediaFault::Gone),
+    }
+    let link = said.data.get("download_url").and_then(Value::as_str).ok_or(MediaFault::BadAnswer)?;
+    let (_, token) = access_token(account).ok_or(MediaFault::CredentialRefused)?;
+    Ok(get(link.to_owned(), vec![(USER_HEADER, token)]))
 }
 
 fn access_token(account: &Account) -> Option<(HeaderName, HeaderValue)> {

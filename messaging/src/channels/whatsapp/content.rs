@@ -100,7 +100,7 @@ fn media(raw: Option<&RawValue>) -> Option<Media> {
         filename: part.filename,
         voice: part.voice,
         animated: part.animated,
-        duration_s: None,
+        ..Media::default()
     })
 }
 

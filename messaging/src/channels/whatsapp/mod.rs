@@ -30,6 +30,9 @@ const REDELIVERED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Meta's guideline: under one in a hundred answers may take longer.
 const DEADLINE: Duration = Duration::from_secs(1);
 
+/// Whose links the platform gives out for media.
+const MEDIA_HOSTS: &[&str] = &["fbsbx.com", "fbcdn.net", "whatsapp.net"];
+
 /// The channel.
 pub struct Whatsapp;
 
@@ -52,6 +55,24 @@ impl Channel for Whatsapp {
 
     fn parse(&self, piece: &[u8]) -> Result<Inbound, Malformed> {
         parse::parse(piece)
+    }
+
+    fn media(&self, found: &FoundMedia<'_>, account: &Account, settings: &ChannelSettings) -> Option<MediaSource> {
+        request::where_is(found, account, settings).map(MediaSource::Ask)
+    }
+
+    fn media_at(
+        &self,
+        _found: &FoundMedia<'_>,
+        answer: &HttpResponse,
+        account: &Account,
+        _settings: &ChannelSettings,
+    ) -> Result<HttpRequest, MediaFault> {
+        request::media_at(answer, account)
+    }
+
+    fn media_hosts(&self) -> &'static [&'static str] {
+        MEDIA_HOSTS
     }
 
     fn window(&self, settings: &ChannelSettings, _account: &Account) -> Option<WindowRule> {

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
-use crate::channels::{ChannelSettings, Outgoing, Unsendable};
+use crate::channels::media::{answered, get, plain_id};
+use crate::channels::{ChannelSettings, FoundMedia, MediaFault, Outgoing, Unsendable};
 use crate::content::{Content, Handle, Interactive, Location, Media, Reaction, Receipt, Template};
 use crate::directory::Account;
-use crate::exchange::HttpRequest;
+use crate::exchange::{HttpRequest, HttpResponse};
 
 /// What a healthy account can tell of itself.
 const PROBE_FIELDS: &str = "verified_name,quality_rating,code_verification_status,status,platform_type,throughput";
@@ -36,6 +37,23 @@ pub(super) fn probe(account: &Account, settings: &ChannelSettings) -> HttpReques
         headers: bearer(account).into_iter().collect(),
         body: Bytes::new(),
     }
+}
+
+/// Asks where a medium's bytes are: the answer's link is good for five minutes. Ids that came with a message are good for seven days.
+pub(super) fn where_is(found: &FoundMedia<'_>, account: &Account, settings: &ChannelSettings) -> Option<HttpRequest> {
+    let id = plain_id(found)?;
+    let number = account.public("phone_number_id");
+    let url = format!("{}/{}/{id}?phone_number_id={number}", settings.base(account), settings.api_version);
+    Some(get(url, vec![bearer(account)?]))
+}
+
+/// The link wants the token as well.
+pub(super) fn media_at(answer: &HttpResponse, account: &Account) -> Result<HttpRequest, MediaFault> {
+    // An id that is too old or of another number is an error of the request to this platform.
+    let answer = answered(answer).map_err(|fault| if answer.status == 400 { MediaFault::Gone } else { fault })?;
+    let url = answer.get("url").and_then(Value::as_str).ok_or(MediaFault::BadAnswer)?;
+    let token = bearer(account).ok_or(MediaFault::CredentialRefused)?;
+    Ok(get(url.to_owned(), vec![token]))
 }
 
 fn bearer(account: &Account) -> Option<(HeaderName, HeaderValue)> {

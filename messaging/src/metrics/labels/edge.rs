@@ -75,6 +75,8 @@ Route {
     Message = "/v1/messages/{id}",
     /// One conversation and its receipts.
     Conversation = "/v1/conversations/{id}",
+    /// Media, with a key or by a link.
+    Media = "/v1/media/{id}",
     /// Whether free text is allowed.
     Windows = "/v1/windows",
     /// The event feed and event types.
