@@ -1,7 +1,7 @@
 //! The desk that decisions are made on: the states and rows that a step has loaded, the writes and effects it collects.
 //! No I/O happens here: what was not loaded is not there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use messaging::channels::{ChannelKind, ChannelSettings};
@@ -67,6 +67,8 @@ pub struct Desk<'a> {
     pub states: &'a mut States,
     rows: Map<Key, Option<Vec<u8>>>,
     dirty: Vec<ConversationId>,
+    /// The same, to be asked.
+    is_dirty: HashSet<ConversationId, RandomState>,
     writes: Vec<Write>,
     /// What is to be done.
     pub effects: Effects,
@@ -127,6 +129,7 @@ impl<'a> Desk<'a> {
             states,
             rows: Map::default(),
             dirty: Vec::new(),
+            is_dirty: HashSet::default(),
             writes: Vec::new(),
             effects: Effects::default(),
             feed,
@@ -174,7 +177,9 @@ impl<'a> Desk<'a> {
     /// were given out stay unused.)
     pub fn roll_back(&mut self, mark: &Mark) {
         self.writes.truncate(mark.writes);
-        self.dirty.truncate(mark.dirty);
+        for id in self.dirty.drain(mark.dirty..) {
+            self.is_dirty.remove(&id);
+        }
         self.effects.tasks.truncate(mark.tasks);
         self.effects.scheduled.truncate(mark.scheduled);
         self.effects.timers.truncate(mark.timers);
@@ -233,7 +238,7 @@ impl<'a> Desk<'a> {
 
     /// Marks a state as changed.
     pub fn touch(&mut self, id: ConversationId) {
-        if !self.dirty.contains(&id) {
+        if self.is_dirty.insert(id) {
             self.dirty.push(id);
         }
     }

@@ -54,7 +54,7 @@ const TIMERS_MAX: usize = 256;
 /// Tasks of one destination taken out of `later` that are under way at once, per shard.
 const LATER_IN_FLIGHT_MAX: usize = 32;
 /// Conversations that a shard remembers.
-const STATES_MAX: usize = 4096;
+const STATES_MAX: usize = 2048;
 /// Longest sleep between two looks.
 const NAP: Duration = Duration::from_secs(1);
 /// First and longest wait before a refused store or log write is tried again.

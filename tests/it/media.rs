@@ -412,7 +412,8 @@ async fn whatever_a_platform_answers_is_a_named_rule_and_nothing_is_kept() {
     let (now, long) = (Duration::ZERO, Duration::from_secs(5));
     let png = || Said { mime_type: "image/png", sha256: None };
     let good = ok_with(picture.len(), &picture);
-    let table: Vec<(&str, Option<String>, Vec<u8>, Duration, Said)> = vec![
+    type Case = (&'static str, Option<String>, Vec<u8>, Duration, Said);
+    let table: Vec<Case> = vec![
         ("host_not_allowed", Some("https://evil.example/a.png".into()), Vec::new(), now, png()),
         ("host_not_allowed", Some("https://fbsbx.com.evil.example/a".into()), Vec::new(), now, png()),
         ("host_not_allowed", Some("https://evilfbsbx.com/a".into()), Vec::new(), now, png()),

@@ -52,7 +52,7 @@ fn the_defaults_serve() {
     assert_eq!(config.auth.bootstrap_key_file, Some(data.join("keys/bootstrap")));
     let log = config.embedded_log(data);
     assert_eq!((log.dir, log.max_record), (data.join("log"), (4 << 20) + RECORD_OVERHEAD as usize));
-    assert_eq!(config.embedded_store(data).cache_bytes, 256 << 20);
+    assert_eq!(config.embedded_store(data).cache_bytes, 64 << 20);
 }
 
 #[test]

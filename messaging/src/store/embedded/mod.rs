@@ -42,7 +42,7 @@ use crate::BoxFuture;
 use crate::clock::SharedClock;
 
 /// Bytes of rows in memory at which they are drained; as much again may be on its way. Less on a small disk.
-const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+const MEMORY_BYTES: u64 = 24 * 1024 * 1024;
 
 /// The embedded store. Dropped without `close`, it closes on its own a little later.
 pub struct EmbeddedStore {

@@ -13,7 +13,7 @@ use fjall::UserKey;
 use super::journal::Row;
 use super::keys::{KeyBytes, ScanRange, Table};
 use super::memory::Memory;
-use super::reader;
+use super::reader::{self, Stored};
 use super::tables::{FORMAT_KEY, Tables};
 use crate::clock::Timestamp;
 use crate::ids::{AccountId, ID_BYTES};
@@ -119,7 +119,7 @@ impl Node {
 }
 
 /// All rows of the node's table but the format's mark, and the directory's version: of one moment.
-fn read(tables: &Tables, memory: &Memory) -> Result<(u64, Vec<(UserKey, Vec<u8>)>), StoreError> {
+fn read(tables: &Tables, memory: &Memory) -> Result<(u64, Vec<Stored>), StoreError> {
     let (from, to) = (Bound::Included(KeyBytes::of(&[&[ROW]])), Bound::Excluded(KeyBytes::of(&[FORMAT_KEY])));
     let range = ScanRange { table: Table::Node, from, to, newest_first: false };
     let rows = reader::range(tables, memory, &range, usize::MAX)?;

@@ -44,6 +44,9 @@ pub(super) enum Query {
     Stop,
 }
 
+/// A row as it is kept.
+pub(super) type Stored = (UserKey, Vec<u8>);
+
 /// A read that memory has answered as far as it can.
 pub(super) struct Partly {
     pub(super) keys: Vec<(Table, KeyBytes)>,
@@ -151,7 +154,7 @@ fn scan_rows(tables: &Tables, memory: &Memory, scan: &Scan, limit: usize) -> Res
 }
 
 /// The rows of a range in its order, of one view of memory and tables.
-pub(super) fn range(tables: &Tables, memory: &Memory, range: &ScanRange, limit: usize) -> Result<Vec<(UserKey, Vec<u8>)>, StoreError> {
+pub(super) fn range(tables: &Tables, memory: &Memory, range: &ScanRange, limit: usize) -> Result<Vec<Stored>, StoreError> {
     let (upper, below) = memory.range(range, limit);
     let mut lower = below.range::<KeyBytes, _>(tables.get(range.table), (range.from, range.to));
     let mut step = || {
