@@ -61,8 +61,9 @@ fn it_is_due_before_the_token_ends_and_at_once_when_it_is_refused() {
     let of_another = |row: &mut CredentialRow| (row.of, row.given_up) = (NOW.plus(HOUR), true);
     let early = Some(NOW.plus(18 * HOUR));
     use AccountState::{Active, Broken, Paused};
-    // (state, what is known, when a refresh is due, by when a person must come)
-    let cases: [(AccountState, Option<&dyn Fn(&mut CredentialRow)>, Option<Timestamp>, Option<Timestamp>); 8] = [
+    /// The state, what is known, when a refresh is due, by when a person must come.
+    type Case<'a> = (AccountState, Option<&'a dyn Fn(&mut CredentialRow)>, Option<Timestamp>, Option<Timestamp>);
+    let cases: [Case<'_>; 8] = [
         (Active, None, early, None),
         (Paused, None, early, None),
         (Active, Some(&refreshed), early, Some(year)),
