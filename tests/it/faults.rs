@@ -13,7 +13,7 @@ async fn killed_again_and_again() {
     let rounds = if quick() { 4 } else { 20 };
     // The pair budget would hold this load for minutes: it has a test of its own.
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, split: None }).await;
+    let system = System::with(Setup { platforms: platforms(), config, ..Setup::default() }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
     let load = Load::start(&system, 1, Spread::EachCall);
     for round in 0..rounds {
@@ -37,7 +37,7 @@ async fn killed_again_and_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_drains() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, split: None }).await;
+    let system = System::with(Setup { platforms: platforms(), config, ..Setup::default() }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
     let load = Load::start(&system, 2, Spread::EachCall);
     for _ in 0..3 {
