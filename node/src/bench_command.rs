@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn the_bench_lies_over_the_file() {
-        let mut config: toml::Table = "[node]\nroles = [\"gateway\"]\ndata_dir = \"theirs\"\n[log]\nurl = \"kafka://b:9092\"".parse().unwrap();
+        let mut config: toml::Table =
+            "[node]\nroles = [\"gateway\"]\ndata_dir = \"theirs\"\n[log]\nurl = \"kafka://b:9092\"".parse().unwrap();
         lay_over(&mut config, "[node]\ndata_dir = \"ours\"\n[auth]\nbootstrap_key_file = \"key\"".parse().unwrap());
         let wanted: toml::Table = "[auth]\nbootstrap_key_file = \"key\"\n[log]\nurl = \"kafka://b:9092\"\n\
             [node]\ndata_dir = \"ours\"\nroles = [\"gateway\"]"

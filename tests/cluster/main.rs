@@ -59,7 +59,13 @@ async fn finish_after(system: Shared, load: Load, changes_us: &[u64]) {
     if !changes_us.is_empty() {
         let pauses = pauses_ms(&system, changes_us);
         let of = |share| quantile(&pauses, share);
-        println!("pauses of {} conversations around changes of members: p50 {} ms, p99 {} ms, longest {} ms", pauses.len(), of(0.5), of(0.99), of(1.0));
+        println!(
+            "pauses of {} conversations around changes of members: p50 {} ms, p99 {} ms, longest {} ms",
+            pauses.len(),
+            of(0.5),
+            of(0.99),
+            of(1.0)
+        );
     }
 }
 

@@ -118,7 +118,13 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new(), split: None, backend: None, net: None }
+        Self {
+            platforms: SimOptions { statuses: fast(), ..SimOptions::default() },
+            config: String::new(),
+            split: None,
+            backend: None,
+            net: None,
+        }
     }
 }
 

@@ -139,11 +139,8 @@ impl Drop for Cut {
 }
 
 fn run(program: &str, words: &[&str]) -> Result<(), String> {
-    let output = Command::new(program)
-        .args(words)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{program} does not start: {error}"))?;
+    let output =
+        Command::new(program).args(words).stdin(Stdio::null()).output().map_err(|error| format!("{program} does not start: {error}"))?;
     if output.status.success() {
         return Ok(());
     }

@@ -196,4 +196,3 @@ impl Member {
         self.process.as_ref().expect("it runs")
     }
 }
-
