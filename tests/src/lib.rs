@@ -89,7 +89,7 @@ pub struct System {
     backend: Backend,
     first: Launch,
     /// Ends after the processes in it.
-    _net: Option<Arc<Net>>,
+    net: Option<Arc<Net>>,
 }
 
 impl Drop for System {
@@ -147,6 +147,7 @@ data_dir = "{data}"
 [listen]
 public = "{host}:0"
 admin = "{host}:0"
+allow_public_admin = {beyond_loopback}
 [auth]
 bootstrap_key_file = "{dir}/first-key"
 {backend}
@@ -164,6 +165,7 @@ total = "20s"
 clock_control = true
 {more}
 "#,
+        beyond_loopback = !host.is_loopback(),
         nets = net::ALL,
         backend = backend.config(),
     );
@@ -213,12 +215,11 @@ impl System {
         backend.prepare(&first.config);
         let clock = Arc::new(SystemClock::default());
         let shared: SharedClock = clock.clone();
-        let listen = SocketAddr::new(net.map_or(LOOPBACK, |net| net.hub().into()), 0);
-        let options = SimOptions { clock: shared, listen, ..setup.platforms };
+        let options = SimOptions { clock: shared, ..setup.platforms };
         let whatsapp = WhatsappSim::start(options.clone()).await.expect("a simulator starts");
         let telegram =
             TelegramSim::start(SimOptions { credential: BOT_TOKEN.into(), ..options.clone() }).await.expect("a simulator starts");
-        let inbox = Inbox::start(InboxOptions { listen, keep_max: KEPT_MAX }).await.expect("an inbox starts");
+        let inbox = Inbox::start(InboxOptions { keep_max: KEPT_MAX, ..InboxOptions::default() }).await.expect("an inbox starts");
         let process = Process::start(&first).await;
         for member in &mut members {
             member.start().await;
@@ -242,7 +243,7 @@ impl System {
             dir,
             client,
             backend,
-            _net: setup.net,
+            net: setup.net,
         };
         system.connect(&options).await;
         if !system.members.is_empty() {
@@ -253,19 +254,30 @@ impl System {
     }
 
     async fn connect(&mut self, options: &SimOptions) {
-        let whatsapp = json!({"channel": "whatsapp", "name": "number", "api_base": self.whatsapp.url(), "phone_number_id": options.account,
+        let whatsapp = self.reached(self.whatsapp.url()).await;
+        let telegram = self.reached(self.telegram.url()).await;
+        let inbox = self.reached(self.inbox.url()).await;
+        let whatsapp = json!({"channel": "whatsapp", "name": "number", "api_base": whatsapp, "phone_number_id": options.account,
             "access_token": options.credential, "app_secret": options.secret, "verify_token": "verify-me"});
-        let telegram = json!({"channel": "telegram", "name": "bot", "api_base": self.telegram.url(), "bot_token": BOT_TOKEN,
+        let telegram = json!({"channel": "telegram", "name": "bot", "api_base": telegram, "bot_token": BOT_TOKEN,
             "secret_token": options.secret});
         let made = self.ok("POST", "/v1/accounts", &whatsapp).await;
         self.wa_account = made["id"].as_str().expect("an account has an id").to_owned();
         let made = self.ok("POST", "/v1/accounts", &telegram).await;
         self.tg_account = made["id"].as_str().expect("an account has an id").to_owned();
-        let endpoint = json!({"name": "crm", "url": format!("{}/crm", self.inbox.url()), "events": ["*"]});
+        let endpoint = json!({"name": "crm", "url": format!("{inbox}/crm"), "events": ["*"]});
         let made = self.ok("POST", "/v1/endpoints", &endpoint).await;
         self.endpoint = made["id"].as_str().expect("an endpoint has an id").to_owned();
         self.secret = made["secret"].as_str().expect("the secret is shown once").to_owned();
         self.point_hooks();
+    }
+
+    /// Where the processes reach something that listens on loopback.
+    async fn reached(&self, url: String) -> String {
+        let Some(net) = &self.net else { return url };
+        let to: SocketAddr = url.trim_start_matches("http://").parse().expect("a simulator's URL is an address");
+        let at = net::relay((net.hub(), to.port()).into(), to).await.expect("the hub has the port free");
+        format!("http://{at}")
     }
 
     fn point_hooks(&self) {

@@ -1,17 +1,25 @@
 //! A network of a test's own, whose ways can be cut: one network namespace for each process, joined by a bridge that has no way out.
 //!
-//! The bridge stands in our own namespace and holds the hub's address, where the servers, the platforms and the subscriber listen. A
-//! cut drops the packets of one way in both directions, so that nobody is told: connections hang, as when a cable is pulled.
+//! The bridge stands in our own namespace and holds the hub's address, where the servers listen. Simulators and their clients stay on
+//! loopback, and are relayed both ways. A cut drops the packets of one way in both directions, so that nobody is told: connections hang, as when a cable is
+//! pulled.
 
-use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 /// Where all networks of tests lie, for the egress guard.
 pub const ALL: &str = "10.213.0.0/16";
 /// What a panic says when there can be none.
 const CURE: &str = "network cuts need root, `ip` and `nft` (Debian: iproute2, nftables) and a kernel that allows network namespaces; \
      `tests/run --no-namespaces` leaves this test out";
+
+/// Connections of one relay at once; more wait.
+const RELAYED_MAX: usize = 1_024;
 
 /// A network; it goes when the value is dropped.
 #[derive(Debug)]
@@ -72,7 +80,7 @@ impl Net {
         u8::try_from(at + 2).expect("few members")
     }
 
-    /// Where servers, platforms and subscriber listen.
+    /// Where the servers listen.
     pub fn hub(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 213, self.third, 1)
     }
@@ -136,6 +144,27 @@ impl Drop for Cut {
             eprintln!("a cut does not heal: {why}");
         }
     }
+}
+
+/// Relays connections that come to an address, for as long as the runtime lives. Gives the address.
+///
+/// # Errors
+/// The address is taken.
+pub async fn relay(listen: SocketAddr, to: SocketAddr) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(listen).await?;
+    let address = listener.local_addr()?;
+    let slots = Arc::new(Semaphore::new(RELAYED_MAX));
+    tokio::spawn(async move {
+        while let (Ok(slot), Ok((mut inside, _))) = (slots.clone().acquire_owned().await, listener.accept().await) {
+            tokio::spawn(async move {
+                let _slot = slot;
+                if let Ok(mut outside) = TcpStream::connect(to).await {
+                    let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                }
+            });
+        }
+    });
+    Ok(address)
 }
 
 fn run(program: &str, words: &[&str]) -> Result<(), String> {

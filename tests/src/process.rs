@@ -1,7 +1,7 @@
 //! One process of an installation: how it starts, what it says, and how it ends.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bench::http::Client;
 use serde_json::Value;
 
-use crate::{PATIENCE, binary};
+use crate::{PATIENCE, binary, net};
 
 /// Lines of a process's log that a failed test shows.
 const LAST_LINES: usize = 40;
@@ -82,7 +82,13 @@ impl Process {
         let Ok(Ok((public, admin))) = tokio::time::timeout(PATIENCE, address).await else {
             panic!("the process never listened:\n{}", lines.lock().unwrap().join("\n"));
         };
-        let process = Self { child, public, admin, lines };
+        let mut process = Self { child, public, admin, lines };
+        if launch.namespace.is_some() {
+            let listening = [&mut process.public, &mut process.admin].into_iter().filter(|address| address.port() != 0);
+            for address in listening {
+                *address = net::relay((Ipv4Addr::LOCALHOST, 0).into(), *address).await.expect("loopback has a free port");
+            }
+        }
         process.until_ready().await;
         process
     }
