@@ -208,6 +208,14 @@ impl Inbox {
         locked(&self.state.kept).iter().cloned().collect()
     }
 
+    /// What is kept from a number on, in order of arrival: for looking again and again.
+    pub fn received_from(&self, number: u64) -> Vec<Received> {
+        let kept = locked(&self.state.kept);
+        let gone = kept.front().map_or(0, |first| first.number);
+        let skipped = usize::try_from(number.saturating_sub(gone)).unwrap_or(usize::MAX);
+        kept.iter().skip(skipped).cloned().collect()
+    }
+
     /// How many requests came in all.
     pub fn count(&self) -> u64 {
         *self.state.count.borrow()

@@ -561,6 +561,10 @@ pub struct BenchArgs {
     /// Endpoints that each webhook is delivered to (`ingress`): 0 or 1
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub subscribers: u8,
+    /// What the node under test works on, and its roles: a configuration file beneath what the bench itself sets (default: everything in
+    /// one process). Topics and schema are there already, by `trunkline topics apply` and `trunkline migrate apply`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// What `bench` measures.
@@ -677,6 +681,7 @@ mod tests {
             ("config explain", 2),
             ("check-config --config a.toml", good),
             ("bench ratio --json --rate 10 --connections 4 --duration 1s --conversations 5", good),
+            ("bench ratio --config kafka.toml", good),
             ("bench everything", 2),
             ("bench-bare --addr 127.0.0.1:0", good),
             ("healthcheck --admin http://127.0.0.1:9090", good),

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -41,10 +42,10 @@ impl Drop for NodeUnderTest {
 }
 
 impl NodeUnderTest {
-    async fn start() -> anyhow::Result<Self> {
+    async fn start(args: &BenchArgs) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("bench.toml");
-        let config = format!(
+        let own = format!(
             r#"[node]
 data_dir = "{0}/data"
 [listen]
@@ -65,7 +66,12 @@ allow_private = ["127.0.0.0/8"]
 "#,
             dir.path().display()
         );
-        std::fs::write(&path, config)?;
+        let mut config = match &args.config {
+            Some(file) => read_table(file)?,
+            None => toml::Table::new(),
+        };
+        lay_over(&mut config, own.parse().context("the bench's own configuration")?);
+        std::fs::write(&path, config.to_string())?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["serve", "--config"])
             .arg(&path)
@@ -109,6 +115,23 @@ allow_private = ["127.0.0.0/8"]
     }
 }
 
+fn read_table(file: &Path) -> anyhow::Result<toml::Table> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    text.parse().with_context(|| format!("{} is no TOML", file.display()))
+}
+
+/// What stands above wins.
+fn lay_over(beneath: &mut toml::Table, above: toml::Table) {
+    for (key, value) in above {
+        match (beneath.get_mut(&key), value) {
+            (Some(toml::Value::Table(lower)), toml::Value::Table(upper)) => lay_over(lower, upper),
+            (_, value) => {
+                beneath.insert(key, value);
+            }
+        }
+    }
+}
+
 async fn platform() -> anyhow::Result<WhatsappSim> {
     let options = SimOptions {
         credential: "bench-token".into(),
@@ -147,7 +170,7 @@ fn ingress_load(args: &BenchArgs, url: String, requests: usize) -> anyhow::Resul
 /// As fast as the connections allow, against a bare hyper server in turns.
 async fn ratio(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
     let platform = platform().await?;
-    let node = NodeUnderTest::start().await?;
+    let node = NodeUnderTest::start(args).await?;
     let account = node.account(&platform).await?;
     let seconds = args.duration.as_secs_f64().max(1.0);
     let requests = args.rate.map_or(SATURATED_PER_S, f64::from) * seconds;
@@ -171,7 +194,7 @@ async fn ratio(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
 /// A fixed schedule of webhooks, delivered to one subscriber.
 async fn ingress(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
     let platform = platform().await?;
-    let node = NodeUnderTest::start().await?;
+    let node = NodeUnderTest::start(args).await?;
     let account = node.account(&platform).await?;
     let sink = if args.subscribers > 0 { Some(Sink::start("sink").await?) } else { None };
     if let Some(sink) = &sink {
@@ -199,7 +222,7 @@ async fn ingress(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
 /// A fixed schedule of sends.
 async fn send(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
     let platform = platform().await?;
-    let node = NodeUnderTest::start().await?;
+    let node = NodeUnderTest::start(args).await?;
     let account = node.account(&platform).await?;
     platform.set_hook(&format!("http://{}/hooks/whatsapp/{account}", node.public));
     eprintln!("opening {} windows …", args.conversations);
@@ -273,4 +296,21 @@ fn finish(
         }
     }
     Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(5) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bench_lies_over_the_file() {
+        let mut config: toml::Table =
+            "[node]\nroles = [\"gateway\"]\ndata_dir = \"theirs\"\n[log]\nurl = \"kafka://b:9092\"".parse().unwrap();
+        lay_over(&mut config, "[node]\ndata_dir = \"ours\"\n[auth]\nbootstrap_key_file = \"key\"".parse().unwrap());
+        let wanted: toml::Table = "[auth]\nbootstrap_key_file = \"key\"\n[log]\nurl = \"kafka://b:9092\"\n\
+            [node]\ndata_dir = \"ours\"\nroles = [\"gateway\"]"
+            .parse()
+            .unwrap();
+        assert_eq!(config, wanted);
+    }
 }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::load::{Load, Spread, judge, platforms, until_it_flows};
+use system_tests::load::{Load, Spread, judge, pauses_ms, platforms, quantile, until_it_flows, until_the_backlog_is_gone};
 use system_tests::servers::{Outage, Server, Servers};
-use system_tests::{Setup, System, quick};
+use system_tests::{Process, Setup, System, quick};
 use tokio::sync::RwLock;
+
+mod cuts;
+mod three;
 
 type Shared = Arc<RwLock<System>>;
 
@@ -15,13 +18,36 @@ type Shared = Arc<RwLock<System>>;
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn start(gateways: usize, routers: usize) -> Shared {
+    start_with(gateways, routers, Setup::default()).await
+}
+
+/// The same on other servers, or in a network of its own.
+async fn start_with(gateways: usize, routers: usize, setup: Setup) -> Shared {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, split: Some((gateways, routers)), ..Setup::default() }).await;
+    let system = System::with(Setup { platforms: platforms(), config, split: Some((gateways, routers)), ..setup }).await;
     Arc::new(RwLock::new(system))
+}
+
+/// Ends a member by SIGTERM, while the load goes on.
+async fn stop(system: &Shared, name: &str) {
+    let running = system.write().await.member(name).process.take();
+    assert_eq!(running.expect("it runs").terminate().await, Some(0), "{name} stops well");
+}
+
+/// Starts a member again, while the load goes on.
+async fn start_again(system: &Shared, name: &str) {
+    let launch = system.write().await.member(name).launch();
+    let process = Process::start(&launch).await;
+    system.write().await.member(name).process = Some(process);
 }
 
 /// Ends the load, waits until the backlog is gone, and judges.
 async fn finish(system: Shared, load: Load) {
+    finish_after(system, load, &[]).await;
+}
+
+/// The same; says how long deliveries paused around these changes of members.
+async fn finish_after(system: Shared, load: Load, changes_us: &[u64]) {
     let sends = load.finish().await;
     let system = Arc::into_inner(system).expect("the load is over").into_inner();
     // What waits for its schedule goes out now.
@@ -30,6 +56,17 @@ async fn finish(system: Shared, load: Load) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     judge(&system, sends).await;
+    if !changes_us.is_empty() {
+        let pauses = pauses_ms(&system, changes_us);
+        let of = |share| quantile(&pauses, share);
+        println!(
+            "pauses of {} conversations around changes of members: p50 {} ms, p99 {} ms, longest {} ms",
+            pauses.len(),
+            of(0.5),
+            of(0.99),
+            of(1.0)
+        );
+    }
 }
 
 /// kill -9 of gateways and routers in turn, under load.
@@ -41,19 +78,19 @@ async fn killed_in_turn() {
     let load = Load::start(&system, 11, Spread::EachCall);
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(700 + 211 * (round % 5))).await;
-        let mut system = system.write().await;
-        match round % 4 {
-            0 => system.member("router-1").kill(),
+        let member = match round % 4 {
+            0 => "router-1",
             1 => {
+                let mut system = system.write().await;
                 system.process.kill();
                 system.restart().await;
+                continue;
             }
-            2 => system.member("router-2").kill(),
-            _ => system.member("gateway-2").kill(),
-        }
-        for member in &mut system.members {
-            member.start().await;
-        }
+            2 => "router-2",
+            _ => "gateway-2",
+        };
+        system.write().await.member(member).kill();
+        start_again(&system, member).await;
     }
     finish(system, load).await;
 }
@@ -65,17 +102,21 @@ async fn routers_come_and_go() {
     let (rounds, pause) = if quick() { (1, 5) } else { (3, 15) };
     let system = start(1, 3).await;
     let load = Load::start(&system, 12, Spread::EachCall);
+    let mut changes_us = Vec::new();
+    tokio::time::sleep(Duration::from_secs(2)).await;
     for _ in 0..rounds {
         for name in ["router-2", "router-3"] {
-            system.write().await.member(name).stop().await;
+            changes_us.push(bench::monotonic_us());
+            stop(&system, name).await;
         }
         tokio::time::sleep(Duration::from_secs(pause)).await;
         for name in ["router-2", "router-3"] {
-            system.write().await.member(name).start().await;
+            changes_us.push(bench::monotonic_us());
+            start_again(&system, name).await;
         }
         tokio::time::sleep(Duration::from_secs(pause)).await;
     }
-    finish(system, load).await;
+    finish_after(system, load, &changes_us).await;
 }
 
 /// A router that was paused past its lease and woken again does nothing that its successor may do.
@@ -109,7 +150,8 @@ async fn away(server: Server, run: u32, how: Outage) {
     tokio::time::sleep(Duration::from_secs(pause)).await;
     away.end().await;
     let took = until_it_flows(&system, run).await;
-    println!("{server:?} away for {pause} s: it flows again after {took:?}");
+    let gone = took + until_the_backlog_is_gone(&system).await;
+    println!("{server:?} away for {pause} s: it flows again after {took:?}, the backlog is gone after {gone:?}");
     finish(system, load).await;
 }
 

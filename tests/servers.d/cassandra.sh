@@ -23,7 +23,7 @@ cassandra_ring() { # nodes, host
 }
 
 cassandra_yaml() { # nodes, host, native port, storage port
-  local seeds="127.0.0.1:$4"
+  local seeds="$host:$4"
   [ "$1" = 1 ] || seeds+=",127.0.0.2:$4,127.0.0.3:$4"
   cassandra_ring "$1" "$2"
   cat <<END
@@ -116,7 +116,7 @@ cassandra_create() { # nodes
   local ports index=0 name
   mapfile -t ports < <("$PYTHON" "$PROBE" ports $((2 + $1)))
   for name in $(cassandra_names "$1"); do
-    cassandra_define "$name" "$1" "127.0.0.$((index + 1))" "${ports[0]}" "${ports[1]}" "${ports[index + 2]}"
+    cassandra_define "$name" "$1" "${host%.*}.$((${host##*.} + index))" "${ports[0]}" "${ports[1]}" "${ports[index + 2]}"
     index=$((index + 1))
   done
   echo "$1" >"$DIR/cassandra/nodes"

@@ -21,8 +21,8 @@ kafka_properties() { # node id, brokers, port, controller port, voters, secure p
     echo "controller.quorum.voters=$5"
   fi
   cat <<END
-listeners=PLAINTEXT://127.0.0.1:$3,CONTROLLER://127.0.0.1:$4${6:+,SECURE://127.0.0.1:$6}
-advertised.listeners=PLAINTEXT://127.0.0.1:$3${6:+,SECURE://127.0.0.1:$6}
+listeners=PLAINTEXT://$host:$3,CONTROLLER://127.0.0.1:$4${6:+,SECURE://$host:$6}
+advertised.listeners=PLAINTEXT://$host:$3${6:+,SECURE://$host:$6}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
@@ -94,7 +94,7 @@ kafka_define() { # name, node id, brokers, port, controller port, voters, secure
     kafka_java -XX:TieredStopAtLevel=1 kafka.tools.StorageTool "${format[@]}" >log 2>&1 || trouble "$1" "could not be formatted"
     [ -z "$7" ] || echo "$7" >secure_port
     # shellcheck disable=SC2046 # no option or one
-    define "$1" kafka 127.0.0.1 "$4" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
+    define "$1" kafka "$host" "$4" java "${heap[@]}" $(jit) -XX:+UseSerialGC -XX:+PerfDisableSharedMem \
       -Djava.io.tmpdir="$PWD/tmp" -Dlog4j2.configurationFile="$PWD/log4j2.properties" \
       -cp "$CACHE/kafka-$KAFKA_VERSION/*" kafka.Kafka server.properties
   )

@@ -16,8 +16,9 @@ up_redis() {
     # For tests that start servers of their own.
     printf '#!/bin/sh\nLD_LIBRARY_PATH="%s${LD_LIBRARY_PATH:-}" exec "%s" "$@"\n' "$libraries" "$program" >"$DIR/redis/redis-server"
     chmod +x "$DIR/redis/redis-server"
-    define redis redis 127.0.0.1 "$port" env "LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}" \
-      "$program" --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "$DIR/redis"
+    # Protected mode refuses whoever is not on loopback: the namespaces of a test's own network.
+    define redis redis "$host" "$port" env "LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}" \
+      "$program" --port "$port" --bind "$host" --protected-mode no --save "" --appendonly no --dir "$DIR/redis"
   fi
   ensure redis
 }

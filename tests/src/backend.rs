@@ -21,12 +21,14 @@ pub enum Backend {
     Embedded,
     /// On Kafka, Cassandra and Redis, in a space of this system's own.
     Servers {
-        /// `host:port`.
+        /// `host:port`, separated by commas.
         kafka: String,
-        /// `host:port`.
+        /// `host:port`, separated by commas.
         cassandra: String,
         /// `redis://…`.
         redis: String,
+        /// Copies of each record and row.
+        copies: u8,
         /// Names its topics, keyspace and keys.
         space: Space,
     },
@@ -42,13 +44,18 @@ impl Backend {
         }
     }
 
-    /// On the real servers, in a new space.
+    /// On the real servers of the run, in a new space.
     pub fn servers() -> Self {
-        let servers = Servers::of_run();
+        Self::on(&Servers::of_run(), 1)
+    }
+
+    /// On these servers, in a new space, with so many copies of each record and row.
+    pub fn on(servers: &Servers, copies: u8) -> Self {
         Self::Servers {
             kafka: servers.kafka().to_owned(),
             cassandra: servers.cassandra().to_owned(),
             redis: servers.redis().to_owned(),
+            copies,
             space: Space::new("system"),
         }
     }
@@ -60,11 +67,11 @@ impl Backend {
                 "[log]\npartitions = {PARTITIONS}\n[log.embedded]\nsegment = \"16MiB\"\n[store.embedded]\ncache = \"32MiB\"\n\
                  [limits]\napi_per_key = \"100000/s\""
             ),
-            Self::Servers { kafka, cassandra, redis, space } => format!(
+            Self::Servers { kafka, cassandra, redis, copies, space } => format!(
                 "key_pepper = \"{PEPPER}\"\n[log]\nurl = \"kafka://{kafka}\"\ntopic_prefix = \"{prefix}\"\n\
                  [log.kafka]\ngroup = \"{space}\"\nsession_timeout = \"6s\"\nlinger = \"1ms\"\n[log.spool]\nsegment = \"8MiB\"\n\
                  [router]\nlease = \"3s\"\n\
-                 [store]\nurl = \"cassandra://{cassandra}/{space}\"\n[store.scylla]\nreplication_factor = 1\n\
+                 [store]\nurl = \"cassandra://{cassandra}/{space}\"\n[store.scylla]\nreplication_factor = {copies}\n\
                  [limits]\nurl = \"{redis}\"\nnodes_hint = 2\nredis_timeout = \"200ms\"\napi_per_key = \"100000/s\"",
                 space = space.keyspace(),
                 prefix = space.topic_prefix(),
@@ -76,9 +83,9 @@ impl Backend {
     pub fn prepare(&self, config: &Path) {
         match self {
             Self::Embedded => {}
-            Self::Servers { .. } => {
-                let partitions = PARTITIONS.to_string();
-                run(config, &["topics", "apply", "--replication", "1", "--partitions", &partitions]);
+            Self::Servers { copies, .. } => {
+                let (partitions, copies) = (PARTITIONS.to_string(), copies.to_string());
+                run(config, &["topics", "apply", "--replication", &copies, "--partitions", &partitions]);
                 run(config, &["migrate", "apply"]);
             }
         }
@@ -86,7 +93,7 @@ impl Backend {
 
     /// Takes what [`Self::prepare`] made away again.
     pub fn forget(&self) {
-        let Self::Servers { kafka, cassandra, redis: _, space } = self else { return };
+        let Self::Servers { kafka, cassandra, redis: _, copies: _, space } = self else { return };
         let topics = TOPICS.map(|topic| format!("{}{topic}", space.topic_prefix()));
         let done = forget::topics(kafka, &topics).and_then(|()| forget::keyspace(cassandra, space.keyspace()));
         if let Err(why) = done {

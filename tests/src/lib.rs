@@ -1,12 +1,10 @@
 //! Harness of the system tests: the real binary on port zero, beside simulated platforms and a subscriber whose answers the test
 //! chooses. The suite does not know which backends it runs on.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bench::http::{Client, Response};
@@ -20,16 +18,23 @@ use serde_json::{Value, json};
 mod backend;
 mod forget;
 pub mod load;
+pub mod net;
+mod process;
 pub mod servers;
 
 pub use backend::Backend;
+pub use process::{Launch, Member, Process};
+
+use net::Net;
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(40);
-/// Lines of a process's log that a failed test shows.
-const LAST_LINES: usize = 40;
 /// How long a change of the directory takes to reach every process.
 pub const DIRECTORY_REACHES_ALL: Duration = Duration::from_secs(2);
+/// Deliveries that the subscriber keeps: more than any test makes.
+const KEPT_MAX: usize = 1_000_000;
+/// Where everything listens that needs no network of its own.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The customer's number.
 pub const PHONE: &str = "15550100";
 /// The customer's chat.
@@ -52,119 +57,6 @@ pub fn binary() -> PathBuf {
 /// Whether the long rounds are left out.
 pub fn quick() -> bool {
     std::env::var_os("TRUNKLINE_TEST_QUICK").is_some()
-}
-
-/// A running `trunkline serve`.
-pub struct Process {
-    child: Child,
-    /// The public listener; port 0 for a process without a gateway.
-    pub public: SocketAddr,
-    /// The admin listener.
-    pub admin: SocketAddr,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Process {
-    /// Starts it and waits until it is ready.
-    pub async fn start(config: &std::path::Path) -> Self {
-        let mut child = Command::new(binary())
-            .args(["serve", "--config"])
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (found, address) = tokio::sync::oneshot::channel();
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let kept = lines.clone();
-        std::thread::spawn(move || {
-            let mut found = Some(found);
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Ok(value) = serde_json::from_str::<Value>(&line)
-                    && value["msg"] == "listening"
-                    && let Some(found) = found.take()
-                {
-                    let at = |name: &str| value[name].as_str().and_then(|text| text.parse().ok());
-                    if let Some(admin) = at("admin") {
-                        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-                        let _ = found.send((at("public").unwrap_or(nowhere), admin));
-                    }
-                }
-                kept.lock().unwrap().push(line);
-            }
-        });
-        let Ok(Ok((public, admin))) = tokio::time::timeout(PATIENCE, address).await else {
-            panic!("the process never listened:\n{}", lines.lock().unwrap().join("\n"));
-        };
-        let process = Self { child, public, admin, lines };
-        process.until_ready().await;
-        process
-    }
-
-    async fn until_ready(&self) {
-        let client = Client::new(Duration::from_secs(2));
-        for _ in 0..500 {
-            if let Ok(response) = client.get(&format!("http://{}/readyz", self.admin)).await
-                && response.status == 200
-            {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("never ready:\n{}", self.log());
-    }
-
-    /// Everything that it logged.
-    pub fn log(&self) -> String {
-        self.lines.lock().unwrap().join("\n")
-    }
-
-    /// The end of its log.
-    pub fn last_lines(&self) -> String {
-        let lines = self.lines.lock().unwrap();
-        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// A signal, such as `STOP` and `CONT`.
-    pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill runs");
-        assert!(done.success());
-    }
-
-    /// kill -9.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("a child can be killed");
-        self.child.wait().expect("a killed child ends");
-    }
-
-    /// SIGTERM; gives the exit code.
-    pub async fn terminate(&mut self) -> Option<i32> {
-        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill runs");
-        assert!(done.success());
-        for _ in 0..3000 {
-            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
-                return status.code();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("never ended after SIGTERM:\n{}", self.log());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the last lines of the process:\n{}", self.last_lines());
-        }
-    }
 }
 
 /// A running system: the process, its platforms, a subscriber, and one tenant who has accounts and an endpoint.
@@ -195,6 +87,9 @@ pub struct System {
     dir: tempfile::TempDir,
     client: Client,
     backend: Backend,
+    first: Launch,
+    /// Ends after the processes in it.
+    net: Option<Arc<Net>>,
 }
 
 impl Drop for System {
@@ -202,46 +97,8 @@ impl Drop for System {
         for member in &mut self.members {
             member.process = None;
         }
-        let _ = self.process.child.kill();
-        let _ = self.process.child.wait();
+        self.process.end();
         self.backend.forget();
-    }
-}
-
-/// A process of an installation of several.
-pub struct Member {
-    /// `gateway-2`, `router-1` …
-    pub name: String,
-    /// While it runs.
-    pub process: Option<Process>,
-    config: PathBuf,
-}
-
-impl Member {
-    /// Starts it, if it does not run.
-    pub async fn start(&mut self) {
-        if self.process.is_none() {
-            self.process = Some(Process::start(&self.config).await);
-        }
-    }
-
-    /// kill -9, if it runs.
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill();
-        }
-    }
-
-    /// SIGTERM, if it runs.
-    pub async fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            assert_eq!(process.terminate().await, Some(0), "{} stops well", self.name);
-        }
-    }
-
-    /// The running process.
-    pub fn running(&self) -> &Process {
-        self.process.as_ref().expect("it runs")
     }
 }
 
@@ -255,11 +112,22 @@ pub struct Setup {
     pub tls_ca_file: Option<PathBuf>,
     /// Gateways and routers as processes of their own, on the real servers; none: one process, on what the run says.
     pub split: Option<(usize, usize)>,
+    /// What it works on; none: on what the run says, or on the run's servers when there are several processes.
+    pub backend: Option<Backend>,
+    /// A network whose ways can be cut, in which each process has a namespace; none: loopback.
+    pub net: Option<Arc<Net>>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { platforms: SimOptions { statuses: fast(), ..SimOptions::default() }, config: String::new(), tls_ca_file: None, split: None }
+        Self {
+            platforms: SimOptions { statuses: fast(), ..SimOptions::default() },
+            config: String::new(),
+            tls_ca_file: None,
+            split: None,
+            backend: None,
+            net: None,
+        }
     }
 }
 
@@ -270,8 +138,7 @@ pub fn fast() -> StatusDelays {
 }
 
 /// Writes the configuration of one process, and its data folder. Gives the file.
-fn write_config(dir: &std::path::Path, name: &str, roles: &str, backend: &Backend, setup: &Setup) -> PathBuf {
-    let (more, tls_ca_file) = (&setup.config, setup.tls_ca_file.as_deref().unwrap_or(std::path::Path::new("")).display());
+fn write_config(dir: &std::path::Path, name: &str, roles: &str, host: IpAddr, backend: &Backend, more: &str, tls_ca_file: &str) -> PathBuf {
     let dir = dir.display();
     let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
     let config = format!(
@@ -281,15 +148,16 @@ name = "{name}"
 roles = [{roles}]
 data_dir = "{data}"
 [listen]
-public = "127.0.0.1:0"
-admin = "127.0.0.1:0"
+public = "{host}:0"
+admin = "{host}:0"
+allow_public_admin = {beyond_loopback}
 [auth]
 bootstrap_key_file = "{dir}/first-key"
 {backend}
 [telemetry]
 log_format = "json"
 [webhooks]
-allow_private = ["127.0.0.0/8"]
+allow_private = ["127.0.0.0/8", "{nets}"]
 allow_http = true
 tls_ca_file = "{tls_ca_file}"
 [drain]
@@ -301,6 +169,8 @@ total = "20s"
 clock_control = true
 {more}
 "#,
+        beyond_loopback = !host.is_loopback(),
+        nets = net::ALL,
         backend = backend.config(),
     );
     let path = PathBuf::from(format!("{dir}/{name}.toml"));
@@ -320,32 +190,42 @@ impl System {
     /// With choices.
     pub async fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let backend = if setup.split.is_some() { Backend::servers() } else { Backend::of_run() };
-        let write = |name: &str, roles: &str| write_config(dir.path(), name, roles, &backend, &setup);
+        let ca = setup.tls_ca_file.as_deref().unwrap_or(std::path::Path::new("")).display().to_string();
+        let backend = match setup.backend {
+            Some(backend) => backend,
+            None if setup.split.is_some() => Backend::servers(),
+            None => Backend::of_run(),
+        };
+        let net = setup.net.as_deref();
+        let launch = |name: &str, roles: &str| {
+            let host = net.map_or(LOOPBACK, |net| net.address(name).into());
+            let config = write_config(dir.path(), name, roles, host, &backend, &setup.config, &ca);
+            Launch { config, namespace: net.map(|net| net.namespace(name)) }
+        };
         let mut members = Vec::new();
-        let path = match setup.split {
-            None => write("trunkline", "\"gateway\", \"router\""),
+        let first = match setup.split {
+            None => launch("trunkline", "\"gateway\", \"router\""),
             Some((gateways, routers)) => {
                 for number in 2..=gateways {
                     let name = format!("gateway-{number}");
-                    members.push(Member { config: write(&name, "\"gateway\""), name, process: None });
+                    members.push(Member::new(&name, launch(&name, "\"gateway\"")));
                 }
                 for number in 1..=routers {
                     let name = format!("router-{number}");
-                    members.push(Member { config: write(&name, "\"router\""), name, process: None });
+                    members.push(Member::new(&name, launch(&name, "\"router\"")));
                 }
-                write("gateway-1", "\"gateway\"")
+                launch("gateway-1", "\"gateway\"")
             }
         };
-        backend.prepare(&path);
+        backend.prepare(&first.config);
         let clock = Arc::new(SystemClock::default());
         let shared: SharedClock = clock.clone();
         let options = SimOptions { clock: shared, ..setup.platforms };
         let whatsapp = WhatsappSim::start(options.clone()).await.expect("a simulator starts");
         let telegram =
             TelegramSim::start(SimOptions { credential: BOT_TOKEN.into(), ..options.clone() }).await.expect("a simulator starts");
-        let inbox = Inbox::start(InboxOptions::default()).await.expect("an inbox starts");
-        let process = Process::start(&path).await;
+        let inbox = Inbox::start(InboxOptions { keep_max: KEPT_MAX, ..InboxOptions::default() }).await.expect("an inbox starts");
+        let process = Process::start(&first).await;
         for member in &mut members {
             member.start().await;
         }
@@ -364,9 +244,11 @@ impl System {
             clock,
             members,
             turn: AtomicUsize::new(0),
+            first,
             dir,
             client,
             backend,
+            net: setup.net,
         };
         system.connect(&options).await;
         if !system.members.is_empty() {
@@ -377,19 +259,30 @@ impl System {
     }
 
     async fn connect(&mut self, options: &SimOptions) {
-        let whatsapp = json!({"channel": "whatsapp", "name": "number", "api_base": self.whatsapp.url(), "phone_number_id": options.account,
+        let whatsapp = self.reached(self.whatsapp.url()).await;
+        let telegram = self.reached(self.telegram.url()).await;
+        let inbox = self.reached(self.inbox.url()).await;
+        let whatsapp = json!({"channel": "whatsapp", "name": "number", "api_base": whatsapp, "phone_number_id": options.account,
             "access_token": options.credential, "app_secret": options.secret, "verify_token": "verify-me"});
-        let telegram = json!({"channel": "telegram", "name": "bot", "api_base": self.telegram.url(), "bot_token": BOT_TOKEN,
+        let telegram = json!({"channel": "telegram", "name": "bot", "api_base": telegram, "bot_token": BOT_TOKEN,
             "secret_token": options.secret});
         let made = self.ok("POST", "/v1/accounts", &whatsapp).await;
         self.wa_account = made["id"].as_str().expect("an account has an id").to_owned();
         let made = self.ok("POST", "/v1/accounts", &telegram).await;
         self.tg_account = made["id"].as_str().expect("an account has an id").to_owned();
-        let endpoint = json!({"name": "crm", "url": format!("{}/crm", self.inbox.url()), "events": ["*"]});
+        let endpoint = json!({"name": "crm", "url": format!("{inbox}/crm"), "events": ["*"]});
         let made = self.ok("POST", "/v1/endpoints", &endpoint).await;
         self.endpoint = made["id"].as_str().expect("an endpoint has an id").to_owned();
         self.secret = made["secret"].as_str().expect("the secret is shown once").to_owned();
         self.point_hooks();
+    }
+
+    /// Where the processes reach something that listens on loopback.
+    async fn reached(&self, url: String) -> String {
+        let Some(net) = &self.net else { return url };
+        let to: SocketAddr = url.trim_start_matches("http://").parse().expect("a simulator's URL is an address");
+        let at = net::relay((net.hub(), to.port()).into(), to).await.expect("the hub has the port free");
+        format!("http://{at}")
     }
 
     fn point_hooks(&self) {
@@ -409,8 +302,7 @@ impl System {
 
     /// Starts the process again over the same data.
     pub async fn restart(&mut self) {
-        let name = if self.members.is_empty() { "trunkline" } else { "gateway-1" };
-        self.process = Process::start(&self.dir.path().join(format!("{name}.toml"))).await;
+        self.process = Process::start(&self.first).await;
         self.point_hooks();
     }
 

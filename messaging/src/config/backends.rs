@@ -185,14 +185,14 @@ Degraded {
 }
 
 /// What an address begins with, and whether this program has it.
-struct Scheme<'a> {
-    names: &'a [&'a str],
-    built: bool,
-    example: &'a str,
+pub(super) struct Scheme<'a> {
+    pub names: &'a [&'a str],
+    pub built: bool,
+    pub example: &'a str,
 }
 
 /// Reads an address: none means inside this process, else what stands behind the scheme.
-fn address(from: &mut Reader<'_>, key: &str, inside: &str, scheme: &Scheme<'_>) -> Option<(String, String)> {
+pub(super) fn address(from: &mut Reader<'_>, key: &str, inside: &str, scheme: &Scheme<'_>) -> Option<(String, String)> {
     let text = from.checked(key, |text| {
         let known = text == inside || scheme.names.iter().any(|name| text.starts_with(name));
         if !known {

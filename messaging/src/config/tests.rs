@@ -85,6 +85,19 @@ fn every_key_stands_in_the_defaults_file_and_is_read() {
     }
 }
 
+/// In every build: the rows of `FAULTS` that say the same are there only where a driver is not.
+#[test]
+fn what_is_not_built_is_refused_with_the_cure() {
+    let mut settings = source::defaults().clone();
+    settings.get_mut("log.url").unwrap().value = "kafka://b:9092".into();
+    let mut faults = Vec::new();
+    let scheme = backends::Scheme { names: &["kafka://"], built: false, example: "kafka://host:9092" };
+    backends::address(&mut reader::Reader::new(&settings, &mut faults, None), "log.url", "embedded:", &scheme);
+    let [fault] = faults.as_slice() else { panic!("one fault: {faults:?}") };
+    assert_eq!(fault.message, "`log.url`: \"kafka://b:9092\" is not in this build");
+    assert!(fault.help.ends_with("build it with `cargo build --release --features distributed`"), "{}", fault.help);
+}
+
 #[test]
 fn the_defaults_file_is_a_file_that_loads_as_itself() {
     let loaded = load(&Input { file: DEFAULTS, ..SERVE }).unwrap();

@@ -1,0 +1,204 @@
+//! One process of an installation: how it starts, what it says, and how it ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bench::http::Client;
+use serde_json::Value;
+
+use crate::{PATIENCE, binary, net};
+
+/// Lines of a process's log that a failed test shows.
+const LAST_LINES: usize = 40;
+
+/// How a process is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Its configuration.
+    pub config: PathBuf,
+    /// The network namespace that it lives in; none: ours.
+    pub namespace: Option<String>,
+}
+
+impl Launch {
+    /// In our own network.
+    pub fn here(config: &Path) -> Self {
+        Self { config: config.to_owned(), namespace: None }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = match &self.namespace {
+            None => Command::new(binary()),
+            // It becomes the program, so that the child's pid is the program's.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(binary());
+                command
+            }
+        };
+        command.args(["serve", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// A running `trunkline serve`.
+pub struct Process {
+    child: Child,
+    /// The public listener; port 0 for a process without a gateway.
+    pub public: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts it and waits until it is ready.
+    pub async fn start(launch: &Launch) -> Self {
+        let mut child = launch.command().spawn().expect("the binary starts");
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (found, address) = tokio::sync::oneshot::channel();
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            let mut found = Some(found);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Ok(value) = serde_json::from_str::<Value>(&line)
+                    && value["msg"] == "listening"
+                    && let Some(found) = found.take()
+                {
+                    let at = |name: &str| value[name].as_str().and_then(|text| text.parse().ok());
+                    if let Some(admin) = at("admin") {
+                        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+                        let _ = found.send((at("public").unwrap_or(nowhere), admin));
+                    }
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let Ok(Ok((public, admin))) = tokio::time::timeout(PATIENCE, address).await else {
+            panic!("the process never listened:\n{}", lines.lock().unwrap().join("\n"));
+        };
+        let mut process = Self { child, public, admin, lines };
+        if launch.namespace.is_some() {
+            let listening = [&mut process.public, &mut process.admin].into_iter().filter(|address| address.port() != 0);
+            for address in listening {
+                *address = net::relay((Ipv4Addr::LOCALHOST, 0).into(), *address).await.expect("loopback has a free port");
+            }
+        }
+        process.until_ready().await;
+        process
+    }
+
+    async fn until_ready(&self) {
+        let client = Client::new(Duration::from_secs(2));
+        for _ in 0..500 {
+            if let Ok(response) = client.get(&format!("http://{}/readyz", self.admin)).await
+                && response.status == 200
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never ready:\n{}", self.log());
+    }
+
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// The end of its log.
+    pub fn last_lines(&self) -> String {
+        let lines = self.lines.lock().unwrap();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill runs");
+        assert!(done.success());
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a killed child ends");
+    }
+
+    /// kill -9, also when it has ended already.
+    pub(crate) fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill runs");
+        assert!(done.success());
+        for _ in 0..3000 {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never ended after SIGTERM:\n{}", self.log());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+        if std::thread::panicking() {
+            eprintln!("--- the last lines of the process:\n{}", self.last_lines());
+        }
+    }
+}
+
+/// A process of an installation of several.
+pub struct Member {
+    /// `gateway-2`, `router-1` …
+    pub name: String,
+    /// While it runs.
+    pub process: Option<Process>,
+    launch: Launch,
+}
+
+impl Member {
+    /// One that does not run yet.
+    pub(crate) fn new(name: &str, launch: Launch) -> Self {
+        Self { name: name.to_owned(), process: None, launch }
+    }
+
+    /// How it starts: for a start that holds nobody else up.
+    pub fn launch(&self) -> Launch {
+        self.launch.clone()
+    }
+
+    /// Starts it, if it does not run.
+    pub async fn start(&mut self) {
+        if self.process.is_none() {
+            self.process = Some(Process::start(&self.launch).await);
+        }
+    }
+
+    /// kill -9, if it runs.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// The running process.
+    pub fn running(&self) -> &Process {
+        self.process.as_ref().expect("it runs")
+    }
+}
