@@ -34,6 +34,8 @@ const HEADER_BYTES: usize = 32;
 const ALIGN: usize = 8;
 /// A file grows by zeros in steps of this, so that the syncs in between find its blocks there.
 const GROW_BYTES: u64 = 1024 * 1024;
+/// Files whose rows stand in the active memory: each process begins one, so those that write little must drain too.
+const FILES_MAX: usize = 8;
 /// Drained files that are kept to be used again.
 const SPARES_MAX: usize = 2;
 const DELETED: u32 = u32::MAX;
@@ -161,6 +163,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether its files are many, however little stands in them.
+    pub(super) fn has_many_files(&self) -> bool {
+        self.active.len() > FILES_MAX
+    }
+
     /// Begins another file. Gives the numbers of those whose rows stood in the active memory until now.
     pub(super) fn rotate(&mut self) -> io::Result<Vec<u64>> {
         self.sync()?;
@@ -195,7 +202,7 @@ impl Journal {
         self.write_frame()
     }
 
-    /// Bytes on disk.
+    /// Where the next frame goes.
     #[cfg(test)]
     pub(super) fn end(&self) -> u64 {
         self.end

@@ -16,6 +16,8 @@ use crate::state::FeedPosition;
 use crate::store::conformance::{Subject, run};
 use crate::store::{Durability, EmbeddedSettings, Key, Lease, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Work, Write};
 
+mod layers;
+
 const MIB: u64 = 1024 * 1024;
 const TENANT: TenantId = TenantId([5; 16]);
 const AT: Timestamp = Timestamp(1);
@@ -181,6 +183,23 @@ async fn a_store_that_is_dropped_closes_on_its_own() {
     while ended.changed().await.is_ok() {}
     let store = open(dir.path());
     assert!(read(&store, pointer(1)).await.is_some());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn many_short_lives_leave_few_files() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for life in 0..30 {
+        let store = open(dir.path());
+        store.apply(vec![put(pointer(life), life.to_be_bytes())], Durability::Buffered).await.expect("is taken");
+        store.close().await;
+    }
+    let journals = std::fs::read_dir(dir.path()).expect("is listed").flatten();
+    let journals = journals.filter(|entry| entry.file_name().to_str().is_some_and(super::journal::is_journal)).count();
+    assert!(journals <= 12, "{journals} files");
+    let store = open(dir.path());
+    let found = store.read((0..30).map(pointer).collect()).await.expect("is read");
+    assert!((0_u64..30).zip(found).all(|(life, value)| value.as_deref() == Some(&life.to_be_bytes()[..])));
     store.close().await;
 }
 

@@ -244,7 +244,7 @@ impl Writer {
 
     /// Frees what was drained; has the rows in memory drained when they are many. Then it waits for those before.
     fn look_after_draining(&mut self, active_bytes: usize) -> Result<(), StoreError> {
-        let is_much = active_bytes >= self.memory_bytes;
+        let is_much = active_bytes >= self.memory_bytes || self.journal.has_many_files();
         if let Some(drained) = self.drain.ended(is_much) {
             self.free(drained)?;
         }
