@@ -200,8 +200,8 @@ async fn a_lifetime_counts_from_the_message() {
 impl Rig {
     fn file_folder(&self) -> std::path::PathBuf {
         let only = |folder: &Path| {
-            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-            entries.filter(|path| !path.ends_with("spool")).next().expect("a folder")
+            let mut entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            entries.find(|path| !path.ends_with("spool")).expect("a folder")
         };
         only(&only(self.dir.path()))
     }
