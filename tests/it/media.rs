@@ -389,6 +389,9 @@ fn chunked(bytes: &[u8]) -> Vec<u8> {
     [head.as_bytes(), format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n0\r\n\r\n"].concat()
 }
 
+/// The rule, the address that the platform names, what stands there, how long the connection is then held, and what the message said.
+type Case = (&'static str, Option<String>, Vec<u8>, Duration, Said);
+
 /// What the message says of its picture.
 struct Said {
     mime_type: &'static str,
@@ -412,7 +415,6 @@ async fn whatever_a_platform_answers_is_a_named_rule_and_nothing_is_kept() {
     let (now, long) = (Duration::ZERO, Duration::from_secs(5));
     let png = || Said { mime_type: "image/png", sha256: None };
     let good = ok_with(picture.len(), &picture);
-    type Case = (&'static str, Option<String>, Vec<u8>, Duration, Said);
     let table: Vec<Case> = vec![
         ("host_not_allowed", Some("https://evil.example/a.png".into()), Vec::new(), now, png()),
         ("host_not_allowed", Some("https://fbsbx.com.evil.example/a".into()), Vec::new(), now, png()),

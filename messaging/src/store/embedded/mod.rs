@@ -60,11 +60,12 @@ pub struct EmbeddedStore {
 
 impl EmbeddedStore {
     pub(super) fn open(settings: EmbeddedSettings, clock: SharedClock) -> Result<Self, StoreError> {
-        Self::open_with(settings, clock, Journal::sync)
+        let memory_bytes = MEMORY_BYTES.min(settings.max_bytes / 8) as usize;
+        Self::open_with(settings, clock, Journal::sync, memory_bytes)
     }
 
     /// Blocks: recovers what the last process left.
-    fn open_with(settings: EmbeddedSettings, clock: SharedClock, sync: SyncFn) -> Result<Self, StoreError> {
+    fn open_with(settings: EmbeddedSettings, clock: SharedClock, sync: SyncFn, memory_bytes: usize) -> Result<Self, StoreError> {
         let tables = Tables::open(&settings)?;
         let mut rows = Rows::default();
         let journal = Journal::open(&settings.dir, |row| rows.put(row)).map_err(|error| match error {
@@ -73,7 +74,6 @@ impl EmbeddedStore {
         })?;
         let memory = Arc::new(Memory::new(rows, tables.snapshot()));
         let node = Node::load(&tables, &memory)?;
-        let memory_bytes = MEMORY_BYTES.min(settings.max_bytes / 8) as usize;
         let disk = Arc::new(Disk::new(settings.dir, settings.max_bytes));
         disk.measure(&tables);
 

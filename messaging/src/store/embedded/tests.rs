@@ -448,7 +448,7 @@ async fn a_failed_sync_is_never_retried_into_success() {
     let dir = tempfile::tempdir().expect("a folder");
     open(dir.path()).close().await;
     let clock: SharedClock = clock();
-    let store = EmbeddedStore::open_with(settings(dir.path()), clock.clone(), failing).expect("opens");
+    let store = EmbeddedStore::open_with(settings(dir.path()), clock.clone(), failing, MIB as usize).expect("opens");
     store.apply(vec![put(pointer(1), "one")], Durability::Buffered).await.expect("a buffered write needs no sync");
     let first = store.apply(vec![put(pointer(2), "two")], Durability::Synced).await.expect_err("its sync fails");
     assert!(matches!(&first, StoreError::Unavailable(text) if text.contains("the disk is gone")), "{first}");

@@ -6,7 +6,8 @@ use super::{AT, MIB, TENANT, clock, put, settings, table_files};
 use crate::clock::Timestamp;
 use crate::ids::{ConversationId, MessageId};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{Durability, EmbeddedSettings, Key, Scan, Store, Write};
+use crate::store::embedded::journal::Journal;
+use crate::store::{Durability, Key, Scan, Store, Write};
 
 const ROUNDS: u64 = 400;
 const ROWS: u64 = 900;
@@ -20,8 +21,8 @@ fn message(n: u64) -> Key {
 #[tokio::test]
 async fn layers_are_one_view() {
     let dir = tempfile::tempdir().expect("a folder");
-    // A small disk has small memory, so that it drains often.
-    let open = || EmbeddedStore::open(EmbeddedSettings { max_bytes: 64 * MIB, ..settings(dir.path()) }, clock()).expect("opens");
+    // With small memory, so that it drains often.
+    let open = || EmbeddedStore::open_with(settings(dir.path()), clock(), Journal::sync, MIB as usize).expect("opens");
     let mut expected = BTreeMap::new();
     let mut store = open();
     let mut seed = 1_u64;
