@@ -4,10 +4,10 @@
 //! directory -> keeper: which accounts want which work -> slot: lease -> Worker::run(Job) -> Inlet -> LOG
 //! ```
 //!
-//! A kind of work is a [`job::Worker`]; the keeper knows nothing else of it. Each work of an account is done by one process at a time:
+//! A kind of work is a `job::Worker`; the keeper knows nothing else of it. Each work of an account is done by one process at a time:
 //! whoever holds its lease (`LeaseOn::Account`). What it must remember stands in one sealed row (`Key::Work`), written under the lease.
 //!
-//! To add a kind: a variant of `messaging::store::Work`, a `Worker`, and its line in [`workers`].
+//! To add a kind: a variant of `messaging::store::Work`, a `Worker`, and its line in `workers`.
 
 pub mod discord;
 
