@@ -10,7 +10,7 @@ use super::*;
 pub struct Instagram;
 
 /// What is Instagram's own.
-const PRODUCT: meta::Product = meta::Product {
+pub(super) const PRODUCT: meta::Product = meta::Product {
     name: "instagram",
     object: "instagram",
     scheme: "igsid",

@@ -10,7 +10,7 @@ use super::*;
 pub struct Messenger;
 
 /// What is Messenger's own.
-const PRODUCT: meta::Product = meta::Product {
+pub(super) const PRODUCT: meta::Product = meta::Product {
     name: "messenger",
     object: "page",
     scheme: "psid",
