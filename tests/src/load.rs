@@ -171,7 +171,7 @@ impl Talk {
 /// When they never arrive.
 pub async fn until_the_backlog_is_gone(system: &tokio::sync::RwLock<System>) -> Duration {
     let begun = Instant::now();
-    let mut word = begun + WORD_EVERY;
+    let (mut word, mut explained) = (begun + WORD_EVERY, false);
     let mut missing: HashSet<Mark> = {
         let offered = system.read().await.whatsapp.offered();
         let accepted = offered.iter().filter(|offered| offered.posted.accepted);
@@ -192,6 +192,10 @@ pub async fn until_the_backlog_is_gone(system: &tokio::sync::RwLock<System>) -> 
         let waited = begun.elapsed();
         if Instant::now() >= word {
             println!("{} messages wait after {waited:?}", missing.len());
+            if word >= begun + 3 * WORD_EVERY && !explained {
+                println!("{}", system.read().await.last_lines());
+                explained = true;
+            }
             word += WORD_EVERY;
         }
         assert!(waited < HANGS_AFTER, "{} messages wait after {waited:?}\n{}", missing.len(), system.read().await.last_lines());
