@@ -71,7 +71,7 @@ const REGISTRIES: &[&str] = &[
 /// Paths of the machine that a file was written on.
 const PLACES: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/tm", "p/wt/")];
 /// Written by tools, not by us.
-const BY_TOOLS: &[&str] = &["Cargo.lock"];
+const BY_TOOLS: &[&str] = &["Cargo.lock", "fuzz/Cargo.lock"];
 /// Largest file that is looked into, in bytes: larger ones are data.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 
