@@ -22,12 +22,12 @@
 //!
 //! False until the cluster was seen to have the topics; false from a failed delivery on, or when all brokers are gone and do not answer; true
 //! again when a record was acknowledged (so an append is a probe), or when a look at the metadata, once a second, finds a leader for every
-//! partition. Looks that turned out wrong are believed later ([`health`]). A producer that librdkafka gave up is made anew. Never
+//! partition. Looks that turned out wrong are believed later (`health`). A producer that librdkafka gave up is made anew. Never
 //! true again after `close`, or when the topics turned out unfit ([`KafkaLog::standing`]).
 //!
 //! # Shards
 //!
-//! See [`group`]. The group is joined at the first call of `claims`.
+//! See `group`. The group is joined at the first call of `claims`.
 
 mod claims;
 mod cluster;
