@@ -183,7 +183,7 @@ fn asked(range: &str, size: u64) -> Asked {
     let number = |text: &str| if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse::<u64>().ok() } else { None };
     match (first.trim(), last.trim()) {
         ("", last) => match number(last) {
-            Some(0) => Asked::Beyond,
+            Some(count) if count == 0 || size == 0 => Asked::Beyond,
             Some(count) => Asked::Part(size.saturating_sub(count)..size),
             None => Asked::Whole,
         },

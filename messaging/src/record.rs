@@ -80,44 +80,24 @@ impl Record {
     /// A verified piece.
     pub fn inbound(owner: Owned, channel: ChannelKind, conversation: ConversationId, piece: &Piece, accepted_at: Timestamp) -> Self {
         let kind = if piece.is_unparsable() { RecordKind::Unparsable } else { RecordKind::Inbound };
-        Self {
-            kind,
-            channel,
-            moved: false,
-            tenant: owner.tenant,
-            account: owner.account,
-            conversation,
-            accepted_at,
-            body: piece.body().clone(),
-        }
+        Self::new(kind, owner, channel, conversation, piece.body().clone(), accepted_at)
     }
 
     /// A merchant's command.
     pub fn command(owner: Owned, channel: ChannelKind, conversation: ConversationId, command: &Command, accepted_at: Timestamp) -> Self {
-        Self {
-            kind: RecordKind::Command,
-            channel,
-            moved: false,
-            tenant: owner.tenant,
-            account: owner.account,
-            conversation,
-            accepted_at,
-            body: Bytes::from(serde_json::to_vec(command).expect("commands serialise")),
-        }
+        let body = Bytes::from(serde_json::to_vec(command).expect("commands serialise"));
+        Self::new(RecordKind::Command, owner, channel, conversation, body, accepted_at)
     }
 
     /// What we found out ourselves. Stands in the account's own conversation.
     pub fn notice(owner: Owned, channel: ChannelKind, ids: &IdHasher, notice: &Notice, accepted_at: Timestamp) -> Self {
-        Self {
-            kind: RecordKind::Notice,
-            channel,
-            moved: false,
-            tenant: owner.tenant,
-            account: owner.account,
-            conversation: ids.conversation(owner.tenant.id(), owner.account, Handle::account().expose()),
-            accepted_at,
-            body: Bytes::from(serde_json::to_vec(notice).expect("notices serialise")),
-        }
+        let conversation = ids.conversation(owner.tenant.id(), owner.account, Handle::account().expose());
+        let body = Bytes::from(serde_json::to_vec(notice).expect("notices serialise"));
+        Self::new(RecordKind::Notice, owner, channel, conversation, body, accepted_at)
+    }
+
+    fn new(kind: RecordKind, of: Owned, channel: ChannelKind, conversation: ConversationId, body: Bytes, accepted_at: Timestamp) -> Self {
+        Self { kind, channel, moved: false, tenant: of.tenant, account: of.account, conversation, accepted_at, body }
     }
 
     /// The same record for another conversation (an alias was found).

@@ -541,6 +541,27 @@ pub struct News<'n> {
     pub only: Option<EndpointId>,
 }
 
+impl<'n> News<'n> {
+    /// Of a record: about its person, of its own time, kept in the event's row.
+    pub fn of(record: &Record, kind: EventType, id: EventId, data: &'n str) -> Self {
+        Self {
+            tenant: record.tenant,
+            account: record.account,
+            conversation: record.conversation,
+            personal: true,
+            kind,
+            id,
+            message: None,
+            at: record.accepted_at,
+            accepted_at: record.accepted_at,
+            data,
+            home: Home::Event,
+            feed: None,
+            only: None,
+        }
+    }
+}
+
 /// Where an event's data is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {

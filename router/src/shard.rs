@@ -571,6 +571,30 @@ impl<'a> Shard<'a> {
         quarantine(desk, record, unfit, &self.parts.keyring)
     }
 
+    /// Work at a desk beside the steps, where no conversation begins. Gives the writes; effects are taken off the desk by the work.
+    fn at_desk(
+        &mut self,
+        directory: &Directory,
+        rows: Map<Key, Option<Vec<u8>>>,
+        now: Timestamp,
+        work: impl FnOnce(&mut Self, &mut Desk<'_>),
+    ) -> Vec<Write> {
+        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
+        let (mut states, mut feed, media) = (std::mem::take(&mut self.states), self.feed, self.parts.media.clone());
+        let (shard, epoch, links) = (self.id, self.lease.epoch, media.links());
+        let world = World { now, shard, epoch, directory, ids: &ids, channels: &channels, links };
+        let mut no_key = || unreachable!("no conversation begins here");
+        let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
+        for (key, value) in rows {
+            desk.lay(key, value);
+        }
+        work(self, &mut desk);
+        let (writes, _) = desk.finish();
+        self.states = states;
+        self.feed = feed;
+        writes
+    }
+
     // ---- loading --------------------------------------------------------------------------------------------------
 
     /// Loads the conversations of everything in the step. Gives the conversations that turn out to be aliases of ones known under
@@ -976,28 +1000,11 @@ impl<'a> Shard<'a> {
         }
         self.fetch_rows(wanted, &mut rows).await;
         self.follow(&directory, &mut rows).await;
-        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
-        let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-        let media = self.parts.media.clone();
-        let world = World {
-            now,
-            shard: self.id,
-            epoch: self.lease.epoch,
-            directory: &directory,
-            ids: &ids,
-            channels: &channels,
-            links: media.links(),
-        };
-        let mut no_key = || unreachable!("no conversation begins here");
-        let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
-        for (key, value) in rows {
-            desk.lay(key, value);
-        }
-        for key in keys {
-            self.park_for_room(&mut desk, key, now);
-        }
-        let (writes, _) = desk.finish();
-        self.states = states;
+        let writes = self.at_desk(&directory, rows, now, |shard, desk| {
+            for key in keys {
+                shard.park_for_room(desk, key, now);
+            }
+        });
         self.apply(writes, Durability::Buffered).await
     }
 

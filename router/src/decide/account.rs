@@ -9,7 +9,7 @@ use messaging::record::Record;
 use messaging::store::Key;
 
 use super::{account_of, quoted, state_for};
-use crate::desk::{Desk, Home, News, Unfit};
+use crate::desk::{Desk, News, Unfit};
 
 /// The event's id: the same news are the same event, however often they are told.
 fn event_id(record: &Record, news: &AccountNews, ids: &IdHasher) -> EventId {
@@ -42,20 +42,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, news: &AccountNews) -> Resul
         AccountChange::Expiring { ends_at } => (EventType::AccountCredentialExpiring, format!(r#""credential":{{"ends_at":"{ends_at}"}}"#)),
     };
     let data = format!(r#"{{"channel":"{}","account":"{}",{extra}}}"#, record.channel.name(), record.account);
-    desk.emit(News {
-        tenant: record.tenant,
-        account: record.account,
-        conversation: record.conversation,
-        personal: false,
-        kind,
-        id: event_id(record, news, desk.world.ids),
-        message: None,
-        at: news.at,
-        accepted_at: record.accepted_at,
-        data: &data,
-        home: Home::Event,
-        feed: None,
-        only: None,
-    })?;
+    let id = event_id(record, news, desk.world.ids);
+    desk.emit(News { personal: false, at: news.at, ..News::of(record, kind, id, &data) })?;
     Ok(Outcome::Done)
 }

@@ -458,19 +458,5 @@ fn emit(
     feed: Option<messaging::state::FeedPosition>,
 ) -> Result<(), Unfit> {
     let at = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at };
-    desk.emit(News {
-        tenant: record.tenant,
-        account: record.account,
-        conversation: record.conversation,
-        personal,
-        kind,
-        id,
-        message,
-        at,
-        accepted_at: record.accepted_at,
-        data,
-        home,
-        feed,
-        only: None,
-    })
+    desk.emit(News { personal, message, at, home, feed, ..News::of(record, kind, id, data) })
 }

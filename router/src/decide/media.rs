@@ -16,7 +16,7 @@ use messaging::tenant::Tenant;
 use serde_json::{Value, json};
 
 use super::{account_of, plain_data};
-use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
+use crate::desk::{Desk, News, OpenMessage, Unfit};
 use crate::plan::MediaJob;
 
 /// Media of one message that are called and fetched; further ones keep what the platform says of them.
@@ -122,20 +122,7 @@ pub fn tell(desk: &mut Desk<'_>, record: &Record, medium: MediaId, message: Mess
         }
     };
     let data = plain_data(state, &format!(r#","media":{about}"#));
-    desk.emit(News {
-        tenant: record.tenant,
-        account: record.account,
-        conversation: record.conversation,
-        personal: true,
-        kind,
-        id: event_id(record, medium, news, desk.world.ids),
-        message: Some(message),
-        at: record.accepted_at,
-        accepted_at: record.accepted_at,
-        data: &data,
-        home: Home::Event,
-        feed: None,
-        only: None,
-    })?;
+    let id = event_id(record, medium, news, desk.world.ids);
+    desk.emit(News { message: Some(message), ..News::of(record, kind, id, &data) })?;
     Ok(Outcome::Done)
 }

@@ -17,7 +17,7 @@ use messaging::store::Key;
 use messaging::tenant::{Owned, Tenant};
 
 use super::{account, account_of, plain_data, state_for, watermark, window};
-use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
+use crate::desk::{Desk, News, OpenMessage, Unfit};
 use crate::plan::{Go, IntentRow, LaterRow, LaterWork, Sending, Task, Work};
 
 /// First wait after a platform said "later" without saying when; doubles with every try.
@@ -592,21 +592,7 @@ fn contact(
     let hash = desk.world.ids.content(record.tenant.id(), record.account, &record.body);
     let at = record.accepted_at;
     let id = desk.world.ids.event(record.tenant.id(), record.account, "contact", &hash, &at.as_micros().to_string());
-    desk.emit(News {
-        tenant: record.tenant,
-        account: record.account,
-        conversation: record.conversation,
-        personal: true,
-        kind,
-        id,
-        message: None,
-        at,
-        accepted_at: at,
-        data: &data,
-        home: Home::Event,
-        feed: None,
-        only: None,
-    })?;
+    desk.emit(News::of(record, kind, id, &data))?;
     Ok(Outcome::Done)
 }
 

@@ -89,33 +89,15 @@ impl Shard<'_> {
         let mut rows = Map::default();
         self.fetch_rows(wanted, &mut rows).await;
         self.follow(&directory, &mut rows).await;
-        let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
-        let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-        let media = self.parts.media.clone();
-        let world = World {
-            now,
-            shard: self.id,
-            epoch: self.lease.epoch,
-            directory: &directory,
-            ids: &ids,
-            channels: &channels,
-            links: media.links(),
-        };
-        let mut no_key = || unreachable!("no conversation begins here");
-        let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
-        for (key, value) in rows {
-            desk.lay(key, value);
-        }
-        for (tenant, message) in intents {
-            if decide::outbound::interrupted(&mut desk, tenant, message).is_err() {
-                tracing::error!(shard = self.id, %message, "interrupted send does not open");
+        let writes = self.at_desk(&directory, rows, now, |shard, desk| {
+            for (tenant, message) in intents {
+                if decide::outbound::interrupted(desk, tenant, message).is_err() {
+                    tracing::error!(shard = shard.id, %message, "interrupted send does not open");
+                }
             }
-        }
-        // Their events stand in the feed behind `settled`: `recover_feed` takes them up with the rest.
-        desk.effects.tasks.clear();
-        let (writes, _) = desk.finish();
-        self.states = states;
-        self.feed = feed;
+            // Their events stand in the feed behind `settled`: `recover_feed` takes them up with the rest.
+            desk.effects.tasks.clear();
+        });
         self.apply(writes, Durability::Synced).await
     }
 
@@ -144,24 +126,10 @@ impl Shard<'_> {
         let mut offers = Vec::new();
         for chunk in found.chunks(PAGE) {
             let tasks = self.rebuild_deliveries(&directory, chunk, parked).await;
-            let (channels, ids) = (self.parts.channels.clone(), self.parts.keyring.ids().clone());
-            let (mut states, mut feed) = (std::mem::take(&mut self.states), self.feed);
-            let media = self.parts.media.clone();
-            let world = World {
-                now,
-                shard: self.id,
-                epoch: self.lease.epoch,
-                directory: &directory,
-                ids: &ids,
-                channels: &channels,
-                links: media.links(),
-            };
-            let mut no_key = || unreachable!("no conversation begins here");
-            let mut desk = Desk::new(world, &mut states, &mut feed, &mut no_key);
             let owners = vec![None; tasks.len()];
-            self.place_tasks(&mut desk, tasks, owners, &mut offers, now);
-            let (writes, _) = desk.finish();
-            self.states = states;
+            let writes = self.at_desk(&directory, Map::default(), now, |shard, desk| {
+                shard.place_tasks(desk, tasks, owners, &mut offers, now);
+            });
             self.apply(writes, Durability::Buffered).await?;
         }
         self.offer_all(offers, now).await

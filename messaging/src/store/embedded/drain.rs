@@ -57,20 +57,27 @@ impl Drain {
     /// Begins a job. Only when none is under way.
     pub(super) fn begin(&mut self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            self.busy = jobs.send(job).is_ok();
+            // A thread that is gone does not take it; then `ended` says so.
+            let _ = jobs.send(job);
+            self.busy = true;
         }
     }
 
-    /// What became of the job under way: waits for it, or looks whether it is over.
+    /// What became of the job under way: waits for it, or looks whether it is over. A thread that is gone drains nothing more, and says
+    /// so: else rows would gather in memory without end.
     pub(super) fn ended(&mut self, wait: bool) -> Option<Drained> {
         if !self.busy {
             return None;
         }
-        let ended = if wait { self.drained.recv().ok() } else { self.drained.try_recv().ok() };
-        if ended.is_some() || wait {
-            self.busy = false;
+        let ended = if wait { self.drained.recv().map_err(|_| mpsc::TryRecvError::Disconnected) } else { self.drained.try_recv() };
+        match ended {
+            Ok(drained) => {
+                self.busy = false;
+                Some(drained)
+            }
+            Err(mpsc::TryRecvError::Empty) => None,
+            Err(mpsc::TryRecvError::Disconnected) => Some(Err(StoreError::Unavailable("the thread that drains rows has ended".to_owned()))),
         }
-        ended
     }
 
     /// Waits for the job under way and ends the thread.
