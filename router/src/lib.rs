@@ -188,7 +188,13 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
                     for reader in readers {
                         let (orders, told) = watch::channel(Order::Work);
                         let (ended, has_ended) = watch::channel(false);
-                        let former = known.insert(reader.shard(), (orders, has_ended)).map(|(_, ended)| ended);
+                        let former = known.insert(reader.shard(), (orders, has_ended)).map(|(orders, ended)| {
+                            // Told before, as a rule. One that was not would be waited for for ever.
+                            if *orders.borrow() == Order::Work {
+                                orders.send_replace(Order::Leave);
+                            }
+                            ended
+                        });
                         shards.spawn(work(shard_parts.clone(), reader, told, former, ended));
                     }
                 }

@@ -220,6 +220,7 @@ impl<'a> Shard<'a> {
         let id = reader.shard();
         let mut owner = [0; 16];
         fill_random(&mut owner);
+        let (waits_since, mut told) = (parts.clock.monotonic(), false);
         let (lease, asked_at) = loop {
             if *orders.borrow() != Order::Work {
                 return None;
@@ -229,6 +230,11 @@ impl<'a> Shard<'a> {
                 Ok(LeaseAnswer::Held(lease)) => break (lease, asked_at),
                 Ok(LeaseAnswer::HeldByOther(other)) => {
                     tracing::debug!(shard = id, until = %other.until, "another process holds the shard, waiting");
+                    // One that died lets go within this time: whoever renews it still believes that the shard is his.
+                    if !told && asked_at.saturating_sub(waits_since) > parts.options.lease_ttl * 3 {
+                        told = true;
+                        tracing::warn!(shard = id, until = %other.until, "another process has not let go of a shard that the log gave to us");
+                    }
                 }
                 Err(error) => tracing::warn!(shard = id, %error, "no lease yet"),
             }
@@ -326,7 +332,13 @@ impl<'a> Shard<'a> {
             let mut messages = Vec::new();
             tokio::select! {
                 biased;
-                _ = orders.changed() => continue,
+                changed = orders.changed() => {
+                    // Nobody is left who could tell us anything.
+                    if changed.is_err() {
+                        return Ok(Order::Leave);
+                    }
+                    continue;
+                }
                 Some(message) = self.from_lanes.recv() => messages.push(message),
                 () = self.reader.ready(), if takes => {}
                 () = self.parts.clock.sleep_until(wake) => {}

@@ -1,6 +1,7 @@
 //! Harness of the system tests: the real binary on port zero, beside simulated platforms and a subscriber whose answers the test
 //! chooses. The suite does not know which backends it runs on.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -311,11 +312,16 @@ impl System {
         self.members.iter_mut().find(|member| member.name == name).expect("a member of that name")
     }
 
-    /// The end of every process's log.
-    pub fn last_lines(&self) -> String {
+    /// Why a message may still wait: the end of every process's log, and what its metrics say. Routers first: output may be cut.
+    pub async fn explain(&self) -> String {
         let members = self.members.iter().filter_map(|member| Some((member.name.as_str(), member.process.as_ref()?)));
-        let all = std::iter::once(("the first", &self.process)).chain(members);
-        all.map(|(name, process)| format!("--- {name}\n{}\n", process.last_lines())).collect()
+        let mut all: Vec<(&str, &Process)> = std::iter::once(("the first", &self.process)).chain(members).collect();
+        all.sort_by_key(|(name, _)| !name.starts_with("router"));
+        let mut told = String::new();
+        for (name, process) in all {
+            let _ = write!(told, "--- {name}\n{}\n{}\n", process.standing().await, process.last_lines());
+        }
+        told
     }
 
     /// Where the gateways that run are.

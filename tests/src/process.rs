@@ -13,7 +13,18 @@ use serde_json::Value;
 use crate::{PATIENCE, binary, net};
 
 /// Lines of a process's log that a failed test shows.
-const LAST_LINES: usize = 40;
+const LAST_LINES: usize = 16;
+/// Of its metrics: what stands in the way of a message.
+const TELLING: [&str; 8] = [
+    "trunkline_log_consumer_lag_",
+    "trunkline_log_assigned_partitions",
+    "trunkline_log_consumed_records_total",
+    "trunkline_log_errors_total",
+    "trunkline_log_spool_records",
+    "trunkline_router_shard_queue_records",
+    "trunkline_webhook_pending_deliveries",
+    "trunkline_webhook_attempts_total",
+];
 
 /// How a process is started.
 #[derive(Debug, Clone)]
@@ -111,10 +122,22 @@ impl Process {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// The end of its log.
+    /// The end of its log, without what repeats with every try to connect.
     pub fn last_lines(&self) -> String {
         let lines = self.lines.lock().unwrap();
-        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+        let telling: Vec<&str> = lines.iter().map(String::as_str).filter(|line| !line.contains("Connection refused")).collect();
+        telling[telling.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
+    /// What its metrics say of messages that wait.
+    pub async fn standing(&self) -> String {
+        let client = Client::new(Duration::from_secs(2));
+        let Ok(response) = client.get(&format!("http://{}/metrics", self.admin)).await else {
+            return "its metrics do not come".to_owned();
+        };
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        let telling = text.lines().filter(|line| TELLING.iter().any(|family| line.starts_with(family)) && !line.ends_with(" 0"));
+        telling.collect::<Vec<_>>().join("\n")
     }
 
     /// Its process id.

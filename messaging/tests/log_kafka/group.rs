@@ -111,9 +111,10 @@ async fn a_member_that_does_not_drain_is_not_waited_for_for_ever() {
     log.close().await;
 }
 
-/// With an instance id, a member that comes back within its session has its shards at once, and the others keep theirs.
+/// With an instance id, a member that ended without a word and comes back within its session has its shards at once, and the others keep
+/// theirs. One that is closed gives its shards to the others at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_with_an_instance_id_moves_nothing() {
+async fn a_crash_with_an_instance_id_moves_nothing_and_a_close_everything() {
     let _shared = rig::shared().await;
     let (mut settings, log) = rig::fresh_log("static", 4, Role::Produce).await;
     log.close().await;
@@ -135,11 +136,10 @@ async fn a_restart_with_an_instance_id_moves_nothing() {
     });
     drop(first.next().await);
     first.until_has(2).await;
-    let mut second = within("joining", joining).await.expect("it joins");
+    let second = within("joining", joining).await.expect("it joins");
     let had: Vec<u16> = second.readers.keys().copied().collect();
 
-    second.readers.clear();
-    two.close().await;
+    drop((second, two));
     let two = rig::open(with("two")).await;
     let mut second = Member::new(two.clone());
     second.until_has(2).await;
@@ -147,7 +147,11 @@ async fn a_restart_with_an_instance_id_moves_nothing() {
     let nothing = futures_util::FutureExt::now_or_never(one.claims());
     assert!(nothing.is_none(), "the first member saw nothing of it");
     assert_eq!(first.changes, ["assigned 4", "revoked 4", "assigned 2"]);
+    drop(second);
     two.close().await;
+    drop(first.next().await);
+    within("the closed one's shards", first.until_has(4)).await;
+    assert_eq!(first.changes, ["assigned 4", "revoked 4", "assigned 2", "revoked 2", "assigned 4"]);
     one.close().await;
 }
 

@@ -68,9 +68,20 @@ impl Rebalances {
         self.lock().pop_front()
     }
 
-    /// It could not be acted on; next time.
-    pub fn put_back(&self, event: Event) {
-        self.lock().push_front(event);
+    /// An assignment could not be acted on; next time, if no other came meanwhile.
+    pub fn put_back(&self, partitions: Vec<(String, i32)>) {
+        let mut events = self.lock();
+        if !events.iter().any(|event| matches!(event, Event::Assigned(_))) {
+            events.push_front(Event::Assigned(partitions));
+        }
+    }
+
+    /// An assignment came. One before it that was not acted on is void: while librdkafka waits for the answer to an assignment, it joins anew
+    /// without a word when the group changes again or loses us.
+    fn assigned(&self, partitions: Vec<(String, i32)>) {
+        let mut events = self.lock();
+        events.retain(|event| !matches!(event, Event::Assigned(_)));
+        events.push_back(Event::Assigned(partitions));
     }
 
     /// Whether something waits.
@@ -100,7 +111,7 @@ impl ConsumerContext for Rebalances {
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.closing.load(Ordering::Acquire) {
             let listed = partitions.elements();
             let listed = listed.iter().map(|element| (element.topic().to_owned(), element.partition()));
-            self.lock().push_back(Event::Assigned(listed.collect()));
+            self.assigned(listed.collect());
         } else if self.closing.load(Ordering::Acquire) {
             if let Err(error) = consumer.unassign() {
                 tracing::debug!(%error, "kafka partitions were not given back while leaving the group");
@@ -119,6 +130,8 @@ pub(super) struct Group {
     pub commits: Commits,
     /// Whether the router wants shards.
     pub wanted: AtomicBool,
+    /// The log is closed as it should be: others shall have the shards at once. A process that just ends keeps its membership.
+    pub leaving: AtomicBool,
     topics: [String; Topic::ALL.len()],
     owned: Mutex<BTreeMap<u16, Arc<Shard>>>,
     /// The poll thread holds it; the others borrow it.
@@ -135,6 +148,7 @@ impl Group {
             claims: Claims::default(),
             commits: Commits::default(),
             wanted: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             owned: Mutex::new(BTreeMap::new()),
             consumer: Mutex::new(Weak::new()),
             closed: Arc::new(AtomicBool::new(false)),
@@ -226,6 +240,8 @@ impl Group {
         }
         let readers: Vec<Box<dyn ShardReader>> = shards.values().map(Shard::reader).collect();
         tracing::info!(shards = readers.len(), "kafka gave us shards");
+        // An assignment that was not taken back before: see `Rebalances::assigned`. What is replaced must not work on.
+        self.lose();
         *self.lock_owned() = shards;
         count(RebalanceKind::Assigned);
         self.claims.assigned(readers);
@@ -354,4 +370,36 @@ struct Start {
 
 fn count(kind: RebalanceKind) {
     metrics::LOG_REBALANCES.at([ConsumerGroup::Router.index(), kind.index()]).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_assignment_counts() {
+        let at = |number: i32| vec![("t.inbound".to_owned(), number)];
+        let rest = |events: &Rebalances| {
+            let mut seen = Vec::new();
+            while let Some(event) = events.next() {
+                seen.push(match event {
+                    Event::Assigned(partitions) => format!("assigned {}", partitions[0].1),
+                    Event::Revoked => "revoked".to_owned(),
+                });
+            }
+            seen
+        };
+        let events = Rebalances::default();
+        events.assigned(at(1));
+        events.assigned(at(2));
+        assert_eq!(rest(&events), ["assigned 2"], "the group changed before the first was acted on");
+        events.assigned(at(1));
+        assert!(matches!(events.next(), Some(Event::Assigned(_))));
+        events.put_back(at(1));
+        events.lock().push_back(Event::Revoked);
+        assert_eq!(rest(&events), ["assigned 1", "revoked"], "it is tried again, before what came after it");
+        events.assigned(at(2));
+        events.put_back(at(1));
+        assert_eq!(rest(&events), ["assigned 2"], "the group changed while the first was acted on");
+    }
 }

@@ -370,14 +370,17 @@ impl Log for KafkaLog {
         (self.core.writer.queued(), self.core.settings.queue_limit)
     }
 
-    /// Waits for what was appended, as long as a record may take, and leaves the group. A member with an instance id stays a member until its
-    /// session ends, so that a restart finds its shards.
+    /// Waits for what was appended, as long as a record may take, and leaves the group, so that others have its shards at once. A member with
+    /// an instance id that is dropped without this stays a member until its session ends, so that a restart finds its shards.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.core.closing.store(true, Ordering::Release);
             let (core, threads) = (self.core.clone(), self.threads.clone());
             let closing = tokio::task::spawn_blocking(move || {
                 core.writer.flush();
+                if let Some(group) = &core.group {
+                    group.leaving.store(true, Ordering::Release);
+                }
                 core.stop();
                 let threads = std::mem::take(&mut *threads.lock().expect("no holder of the threads panics"));
                 for thread in threads {

@@ -21,8 +21,12 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 /// Longest wait for a seek.
 const SEEK_WAIT: Duration = Duration::from_secs(1);
+/// How often the loop looks for partitions that stand still.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Records that are handed on before the loop looks at anything else.
 const BURST: usize = 512;
+/// Rounds of `BUSY_WAIT` that the end of the subscription is given.
+const GOODBYE_ROUNDS: usize = 40;
 /// Rounds of `IDLE_WAIT` in which borrowers of the consumer let go of it at the end.
 const LET_GO_ROUNDS: usize = 100;
 
@@ -41,6 +45,8 @@ struct Poller {
     shards: Vec<Option<Arc<Shard>>>,
     paused: Vec<(Arc<Shard>, Topic)>,
     draining: Option<Draining>,
+    /// When partitions that stand still were looked for.
+    asked_at: Timestamp,
     /// The group does not want us any more, and trying again would not help.
     fenced: bool,
 }
@@ -53,7 +59,8 @@ pub(super) fn start(
     ready: impl Fn() -> bool + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("kafka-consume".into()).spawn(move || {
-        let mut poller = Poller { group, consumer, shards: Vec::new(), paused: Vec::new(), draining: None, fenced: false };
+        let asked_at = group.clock.now();
+        let mut poller = Poller { group, consumer, shards: Vec::new(), paused: Vec::new(), draining: None, asked_at, fenced: false };
         let mut subscribed = false;
         while !stopped() {
             if !subscribed && poller.group.wanted.load(std::sync::atomic::Ordering::Acquire) && ready() {
@@ -85,6 +92,30 @@ impl Poller {
         self.act();
         self.restart();
         self.resume();
+        self.ask_anew();
+    }
+
+    /// Seeks where nothing comes though there is more. A fetch that librdkafka left standing, as after a leader that came and went, begins again.
+    fn ask_anew(&mut self) {
+        let now = self.group.clock.now();
+        if self.draining.is_some() || now.since(self.asked_at) < ASK_EVERY {
+            return;
+        }
+        self.asked_at = now;
+        for shard in self.shards.iter().flatten().filter(|shard| !shard.is_restarting()) {
+            for &topic in Topic::ALL {
+                if self.paused.iter().any(|(paused, of)| paused.id == shard.id && *of == topic) {
+                    shard.is_not_asked(topic);
+                    continue;
+                }
+                let Some(fetched) = shard.stands_still(topic, now) else { continue };
+                let offset = Offset::Offset(i64::try_from(fetched).unwrap_or(i64::MAX));
+                let (shard, topic) = (shard.id, self.group.topic_name(topic));
+                let error = self.consumer.seek(topic, i32::from(shard), offset, SEEK_WAIT).err();
+                let error = error.map(tracing::field::display);
+                tracing::warn!(shard, topic, fetched, error, "kafka has more of a partition and none of it comes; it was asked for anew");
+            }
+        }
     }
 
     /// Seeks where the router wants to go back to what is finished.
@@ -153,10 +184,11 @@ impl Poller {
         let Some(event) = self.consumer.context().next() else { return };
         match event {
             Event::Assigned(partitions) => {
+                self.resume_all();
                 if self.group.assign(&self.consumer, &partitions) {
                     self.shards = self.by_number(&partitions);
                 } else {
-                    self.consumer.context().put_back(Event::Assigned(partitions));
+                    self.consumer.context().put_back(partitions);
                 }
             }
             Event::Revoked if self.consumer.assignment_lost() => self.lose(),
@@ -208,14 +240,18 @@ impl Poller {
 
     fn unassign(&mut self) {
         self.shards = Vec::new();
-        // A pause would outlive the assignment, and the partition would come back deaf.
+        self.resume_all();
+        if let Err(error) = self.consumer.unassign() {
+            tracing::warn!(%error, "kafka partitions were not given back");
+        }
+    }
+
+    /// A pause would outlive the assignment, and the partition would come back deaf.
+    fn resume_all(&mut self) {
         for (shard, topic) in std::mem::take(&mut self.paused) {
             if let Err(error) = self.consumer.resume(&self.partition(&shard, topic)) {
                 tracing::warn!(%error, "a partition was not resumed before it was given back");
             }
-        }
-        if let Err(error) = self.consumer.unassign() {
-            tracing::warn!(%error, "kafka partitions were not given back");
         }
     }
 
@@ -254,13 +290,25 @@ impl Poller {
         list
     }
 
-    /// Leaves the group: a member without an instance id at once, one with it when its session ends or it comes back.
+    /// Leaves the group. A member with an instance id whose log was not closed stays a member until its session ends or it comes back.
     fn leave(self) {
         self.group.let_go();
         self.consumer.context().closing.store(true, std::sync::atomic::Ordering::Release);
+        let leaving = self.group.leaving.load(std::sync::atomic::Ordering::Acquire);
+        if leaving {
+            // The end of a consumer says nothing to the group for a member with an instance id; the end of its subscription does. It comes
+            // first: a rebalance under way would else end in joining anew.
+            self.consumer.unsubscribe();
+        }
         // A rebalance that nobody acted on yet would hold up the end for ever.
         if let Err(error) = self.consumer.unassign() {
             tracing::debug!(%error, "kafka partitions were not given back before leaving the group");
+        }
+        if leaving {
+            // Until the request is on its way; the end of the consumer waits for its answer.
+            for _ in 0..GOODBYE_ROUNDS {
+                let _ = self.consumer.poll(BUSY_WAIT);
+            }
         }
         let mut consumer = self.consumer;
         for _ in 0..LET_GO_ROUNDS {

@@ -23,6 +23,11 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait before a broker that went away is tried again.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// How often topics are looked up again though nothing seems wrong. librdkafka's own 300 s is how long a partition would stand still
+/// whose new leader it missed.
+const METADATA_REFRESH: Duration = Duration::from_secs(10);
+/// The longest time between two heartbeats: how late a member hears that the group is rebalanced, which all others wait for.
+const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
 /// The longest `fetch_max_wait`.
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The least and the longest `delivery_timeout`: below, a healthy cluster's election fails appends; above, platforms give up before us.
@@ -134,7 +139,8 @@ pub struct KafkaSettings {
     pub topic_prefix: String,
     /// The routers' group.
     pub group: String,
-    /// Static membership: unique in the group, the same after a restart. A restart within `session_timeout` then moves no shard.
+    /// Static membership: unique in the group, the same after a restart. A start within `session_timeout` after a crash then moves no shard;
+    /// a process that stops in order gives its shards away at once.
     pub instance_id: Option<String>,
     /// What this process does.
     pub role: Role,
@@ -243,6 +249,7 @@ impl KafkaSettings {
         config.set("socket.keepalive.enable", "true");
         config.set("socket.nagle.disable", "true");
         config.set("reconnect.backoff.max.ms", millis(RECONNECT_MAX));
+        config.set("topic.metadata.refresh.interval.ms", millis(METADATA_REFRESH));
         config.set("log.connection.close", "false");
         config.set("message.max.bytes", (self.max_record + RECORD_OVERHEAD).to_string());
         config.set("security.protocol", self.protocol());
@@ -306,7 +313,7 @@ impl KafkaSettings {
         // Of the assignors, only this one gives the same partitions of equal topics to the same member.
         config.set("partition.assignment.strategy", "range");
         config.set("session.timeout.ms", millis(self.session_timeout));
-        config.set("heartbeat.interval.ms", millis((self.session_timeout / 5).min(Duration::from_secs(3))));
+        config.set("heartbeat.interval.ms", millis((self.session_timeout / 5).min(HEARTBEAT_MAX)));
         config.set("fetch.min.bytes", self.fetch_min_bytes.to_string());
         config.set("fetch.wait.max.ms", millis(self.fetch_max_wait));
         config.set("check.crcs", "true");

@@ -21,6 +21,9 @@ pub(super) const LANE_BYTES: usize = 4 << 20;
 /// Places of one lane whose time is remembered. Beyond, every second one is forgotten.
 const SAMPLES: usize = 1_024;
 
+/// A partition of which nothing comes for so long though there is more is asked for anew.
+const STILL: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// How often a reader that waits for a seek looks whether the shard is still ours.
 const RESTART_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -46,6 +49,8 @@ pub(super) struct Lane {
     end: u64,
     /// When a look found records behind the last fetched one and nothing was fetched. The next look believes it.
     unfetched_since: Option<Timestamp>,
+    /// Since when looks find records behind the last fetched one and none comes.
+    still_since: Option<Timestamp>,
     /// Times of unfinished records, rising; the first stands at or before the oldest of them.
     samples: VecDeque<Sample>,
 }
@@ -72,6 +77,7 @@ impl Lane {
             fetched: finished,
             end: end.max(finished),
             unfetched_since: None,
+            still_since: None,
             samples: VecDeque::new(),
         }
     }
@@ -86,6 +92,7 @@ impl Lane {
         self.fetched = position;
         self.end = self.end.max(position);
         self.unfetched_since = None;
+        self.still_since = None;
         self.remember(Sample { position, at: entry.appended_at });
         self.bytes += entry.payload.len();
         self.queue.push_back(entry);
@@ -94,7 +101,7 @@ impl Lane {
 
     /// What was taken or fetched and is not finished comes again.
     fn restart(&mut self) {
-        *self = Self { unfetched_since: None, ..Self::new(self.finished, self.end) };
+        *self = Self::new(self.finished, self.end);
     }
 
     fn remember(&mut self, sample: Sample) {
@@ -132,6 +139,9 @@ impl Lane {
     /// A look at the cluster found the partition to end here.
     fn looked(&mut self, end: u64, now: Timestamp) {
         self.end = self.end.max(end);
+        if self.end > self.fetched {
+            self.still_since.get_or_insert(now);
+        }
         if self.end > self.fetched && self.fetched == self.finished && self.unfetched_since.is_none() {
             self.unfetched_since = Some(now);
         } else if self.unfetched_since.is_some() {
@@ -139,6 +149,15 @@ impl Lane {
             self.samples.push_front(Sample { position: self.finished + 1, at: self.unfetched_since.unwrap_or(now) });
             self.samples.truncate(1);
         }
+    }
+
+    /// Whether records have stood behind the last fetched one for [`STILL`] and none came. Asked again, it says so after the same time again.
+    fn stands_still(&mut self, now: Timestamp) -> bool {
+        let still = self.still_since.is_some_and(|since| now.since(since) >= STILL);
+        if still {
+            self.still_since = Some(now);
+        }
+        still
     }
 
     fn lag(&self, topic: Topic, partition: u16) -> Lag {
@@ -287,6 +306,18 @@ impl Shard {
         self.lanes()[topic.index()].looked(end, now);
     }
 
+    /// Nothing of a topic is asked for now: that nothing comes says nothing.
+    pub fn is_not_asked(&self, topic: Topic) {
+        self.lanes()[topic.index()].still_since = None;
+    }
+
+    /// Where to ask anew for a topic of which nothing comes though there is more: behind the last fetched record.
+    pub fn stands_still(&self, topic: Topic, now: Timestamp) -> Option<u64> {
+        let mut lanes = self.lanes();
+        let lane = &mut lanes[topic.index()];
+        lane.stands_still(now).then_some(lane.fetched)
+    }
+
     /// How far behind its lanes are.
     pub fn lag(&self) -> [Lag; Topic::ALL.len()] {
         let lanes = self.lanes();
@@ -415,6 +446,24 @@ mod tests {
         }
         lane.finish(30);
         assert_eq!(seen(&lane), (0, None));
+    }
+
+    #[test]
+    fn a_lane_stands_still_when_there_is_more_and_none_comes() {
+        let at = Timestamp::from_secs;
+        let mut lane = filled(0, 10);
+        lane.looked(10, at(100));
+        assert!(!lane.stands_still(at(200)), "there is no more");
+        lane.looked(12, at(200));
+        assert!(!lane.stands_still(at(204)));
+        lane.arrive(entry(11));
+        assert!(!lane.stands_still(at(300)), "something came");
+        lane.looked(12, at(300));
+        assert!(lane.stands_still(at(305)));
+        assert!(!lane.stands_still(at(306)), "asked for anew just now");
+        assert!(lane.stands_still(at(310)), "and again nothing");
+        lane.restart();
+        assert!(!lane.stands_still(at(400)));
     }
 
     #[test]
