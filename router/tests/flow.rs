@@ -277,3 +277,16 @@ async fn news_of_an_account_are_told_once() {
     assert_eq!(told[2].body["data"]["credential"]["ends_at"], ends_at.to_string());
     rig.stop().await;
 }
+
+/// A log that gives a shard again without a word of its end is believed: the task that had it leaves, and the new one works on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_given_twice_is_worked_once() {
+    let rig = Rig::start().await;
+    rig.customer_writes("16505551234", "before", 0).await;
+    rig.inbox.wait_for(2).await;
+    rig.quiet().await;
+    rig.log.assign_again();
+    rig.customer_writes("16505551234", "after", 1).await;
+    rig.inbox.wait_for(3).await;
+    rig.stop().await;
+}

@@ -55,6 +55,12 @@ impl MemLog {
         self.inner.lock().unwrap().assigned = false;
         Arc::new(Self { inner: self.inner.clone(), news: Arc::default(), clock: self.clock.clone() })
     }
+
+    /// Gives all shards once more, without having taken them back.
+    pub fn assign_again(&self) {
+        self.inner.lock().unwrap().assigned = false;
+        self.news.notify_waiters();
+    }
 }
 
 const PARTITIONS: u16 = 4;
@@ -81,9 +87,12 @@ impl Log for MemLog {
     }
     fn claims(&self) -> BoxFuture<'_, ClaimChange> {
         Box::pin(async move {
-            let first = !std::mem::replace(&mut self.inner.lock().unwrap().assigned, true);
-            if !first {
-                std::future::pending::<()>().await;
+            loop {
+                let news = self.news.notified();
+                if !std::mem::replace(&mut self.inner.lock().unwrap().assigned, true) {
+                    break;
+                }
+                news.await;
             }
             let readers = (0..PARTITIONS).map(|shard| {
                 let inner = self.inner.lock().unwrap();
