@@ -68,9 +68,9 @@ impl Load {
         Self { tasks: tasks.collect(), stop, complaints }
     }
 
-    /// Calls of the merchant that were not answered by 202 at once, the first of them. A run without faults wants none.
-    pub fn complaints(&self) -> Vec<String> {
-        self.complaints.lock().expect("no conversation panics").clone()
+    /// Calls of the merchant since the last look that were not answered by 202 at once, the first of them. A run without faults wants none.
+    pub fn take_complaints(&self) -> Vec<String> {
+        std::mem::take(&mut *self.complaints.lock().expect("no conversation panics"))
     }
 
     /// Ends, and gives what the merchant sent.
