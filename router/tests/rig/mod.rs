@@ -264,6 +264,10 @@ impl Server {
     pub fn answer_next(&self, answer: Answer) {
         self.answers.lock().unwrap().push_back(answer);
     }
+    /// What was to be answered and was not asked for.
+    pub fn forget_answers(&self) {
+        self.answers.lock().unwrap().clear();
+    }
     pub fn calls(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
