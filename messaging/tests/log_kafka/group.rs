@@ -119,7 +119,8 @@ async fn a_crash_with_an_instance_id_moves_nothing_and_a_close_everything() {
     let (mut settings, log) = rig::fresh_log("static", 4, Role::Produce).await;
     log.close().await;
     settings.role = Role::Consume;
-    settings.session_timeout = Duration::from_secs(30);
+    // Longer than a test waits: nothing here comes from a session's end.
+    settings.session_timeout = 2 * rig::HANGS_AFTER;
     let with = |name: &str| {
         let mut settings = settings.clone();
         settings.instance_id = Some(name.to_owned());

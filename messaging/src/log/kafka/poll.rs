@@ -104,15 +104,13 @@ impl Poller {
         self.asked_at = now;
         for shard in self.shards.iter().flatten().filter(|shard| !shard.is_restarting()) {
             for &topic in Topic::ALL {
-                if self.paused.iter().any(|(paused, of)| paused.id == shard.id && *of == topic) {
+                if self.is_paused(shard, topic) {
                     shard.is_not_asked(topic);
                     continue;
                 }
                 let Some(fetched) = shard.stands_still(topic, now) else { continue };
-                let offset = Offset::Offset(i64::try_from(fetched).unwrap_or(i64::MAX));
-                let (shard, topic) = (shard.id, self.group.topic_name(topic));
-                let error = self.consumer.seek(topic, i32::from(shard), offset, SEEK_WAIT).err();
-                let error = error.map(tracing::field::display);
+                let error = self.seek(shard, topic, fetched).err().map(tracing::field::display);
+                let (shard, topic) = (shard.id, topic.name());
                 tracing::warn!(shard, topic, fetched, error, "kafka has more of a partition and none of it comes; it was asked for anew");
             }
         }
@@ -124,9 +122,7 @@ impl Poller {
             let places = shard.unfinished();
             let mut sought = true;
             for topic in Topic::ALL {
-                let offset = Offset::Offset(i64::try_from(places[topic.index()]).unwrap_or(i64::MAX));
-                let name = self.group.topic_name(*topic);
-                if let Err(error) = self.consumer.seek(name, i32::from(shard.id), offset, SEEK_WAIT) {
+                if let Err(error) = self.seek(shard, *topic, places[topic.index()]) {
                     tracing::warn!(%error, shard = shard.id, "kafka did not go back; tried again");
                     sought = false;
                 }
@@ -135,6 +131,12 @@ impl Poller {
                 shard.restarted();
             }
         }
+    }
+
+    /// Goes on behind a position.
+    fn seek(&self, shard: &Shard, topic: Topic, position: u64) -> Result<(), KafkaError> {
+        let offset = Offset::Offset(i64::try_from(position).unwrap_or(i64::MAX));
+        self.consumer.seek(self.group.topic_name(topic), i32::from(shard.id), offset, SEEK_WAIT)
     }
 
     fn hand_on(&mut self, message: &BorrowedMessage<'_>) {
@@ -250,13 +252,17 @@ impl Poller {
     fn resume_all(&mut self) {
         for (shard, topic) in std::mem::take(&mut self.paused) {
             if let Err(error) = self.consumer.resume(&self.partition(&shard, topic)) {
-                tracing::warn!(%error, "a partition was not resumed before it was given back");
+                tracing::warn!(%error, "a partition was not resumed before its assignment changed");
             }
         }
     }
 
+    fn is_paused(&self, shard: &Shard, topic: Topic) -> bool {
+        self.paused.iter().any(|(paused, of)| paused.id == shard.id && *of == topic)
+    }
+
     fn pause(&mut self, shard: Arc<Shard>, topic: Topic) {
-        if self.paused.iter().any(|(paused, of)| paused.id == shard.id && *of == topic) {
+        if self.is_paused(&shard, topic) {
             return;
         }
         match self.consumer.pause(&self.partition(&shard, topic)) {
