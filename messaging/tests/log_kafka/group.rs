@@ -1,7 +1,6 @@
 //! Shards between members.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use messaging::log::kafka::Role;
 use messaging::log::{Finished, Log, Topic};
