@@ -107,6 +107,8 @@ pub enum Unfit {
     Body,
     /// The code failed on it at every try.
     Panic,
+    /// The log does not take it for the shard that it belongs to.
+    TooLarge,
 }
 
 impl Unfit {
@@ -117,6 +119,7 @@ impl Unfit {
             Self::Row => "damaged_row",
             Self::Body => "unparsable",
             Self::Panic => "panic",
+            Self::TooLarge => "too_large",
         }
     }
 }

@@ -15,7 +15,7 @@ use messaging::clock::{SharedClock, Timestamp};
 use messaging::directory::Directory;
 use messaging::ids::{ConversationId, MessageId, QuarantineId, partition_of};
 use messaging::keeper::DirectoryKeeper;
-use messaging::log::{Entry, Finished, Log, Position, ShardReader, Topic};
+use messaging::log::{AppendError, Entry, Finished, Log, NewRecord, Position, ShardReader, Topic};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Tracked, Verdict};
 use messaging::record::Record;
@@ -31,7 +31,7 @@ use crate::flows::{FlowKey, Flows, Pending};
 use crate::lane::{FromLane, Job, Lanes, LeaseClock};
 use crate::later::{self, Later};
 use crate::media::Media;
-use crate::plan::{Delivery, Destination, Effects, Go, LaterRow, LaterWork, Task, TaskEnd, Work};
+use crate::plan::{Delivery, Destination, Go, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::progress::{Place, Prefix, Progress, Slot};
 use crate::{Options, ends};
 
@@ -311,12 +311,15 @@ impl<'a> Shard<'a> {
         // What is still at lanes must not be sent under this lease.
         self.lease_clock.set(Duration::ZERO);
         if ended.is_err() {
-            tracing::warn!(shard = self.id, epoch = self.lease.epoch, "lease lost, the shard stops here");
+            tracing::warn!(shard = self.id, epoch = self.lease.epoch, "the shard stops here: its lease is lost, or the log is closed");
             self.parts.commits.forget(self.id);
-            return Ended::Unleased;
         }
+        // One that is another's by now stays so.
         if let Err(error) = self.parts.store.release(self.lease).await {
             tracing::warn!(shard = self.id, %error, "lease not given back, it runs out by itself");
+        }
+        if ended.is_err() {
+            return Ended::Unleased;
         }
         Ended::Told
     }
@@ -507,15 +510,20 @@ impl<'a> Shard<'a> {
             desk.write(write);
         }
         self.cancel(&mut desk, now);
-        let (writes, mut effects) = desk.finish();
+        let (mut writes, mut effects) = desk.finish();
         self.states = states;
         self.feed = feed;
 
-        // 4. Write, then let go.
+        // 4. Tell other shards, write, then let go. In this order: what is written makes the records duplicates, and a crash between
+        // would leave nobody to tell them; what is told twice does nothing the second time.
         let durability = if goes.is_empty() { Durability::Buffered } else { Durability::Synced };
         self.parts.media.keep(&mut effects, &self.parts.clock).await;
+        self.tell(std::mem::take(&mut effects.records), &mut writes).await?;
         self.apply(writes, durability).await?;
-        self.hand_on(effects).await;
+        self.parts.media.hand_on(&mut effects);
+        for change in effects.accounts {
+            tokio::spawn(ends::stop_account(self.parts.accounts.clone(), change));
+        }
         for (go, content) in goes {
             let _ = go.send(content);
         }
@@ -1041,25 +1049,38 @@ impl<'a> Shard<'a> {
         }
     }
 
-    /// Records for other shards, and accounts that the platform refused.
-    async fn hand_on(&mut self, mut effects: Effects) {
-        self.parts.media.hand_on(&mut effects);
+    /// Appends records for other shards, however long the log is away. Not past the end of the lease, though, nor when the log is
+    /// closed: then nothing of the step counts, and the next owner does it. What the log never takes is parked.
+    async fn tell(&mut self, records: Vec<Record>, writes: &mut Vec<Write>) -> Result<(), Lost> {
         let partitions = self.parts.log.partitions();
-        let mut records: Vec<_> =
-            effects.records.iter().map(|record| record.to_new(topic_of(record), partitions, self.parts.keyring.log())).collect();
+        let mut left: Vec<(Record, NewRecord)> = Vec::with_capacity(records.len());
+        for record in records {
+            let new = record.to_new(topic_of(&record), partitions, self.parts.keyring.log());
+            left.push((record, new));
+        }
         let mut wait = STORE_RETRY.0;
-        while !records.is_empty() {
-            let results = self.parts.log.append(records.clone()).await;
-            let failed = results.iter().map(Result::is_err);
-            records = records.into_iter().zip(failed).filter_map(|(record, failed)| failed.then_some(record)).collect();
-            if !records.is_empty() {
+        while !left.is_empty() {
+            let results = self.parts.log.append(left.iter().map(|(_, new)| new.clone()).collect()).await;
+            let mut again = Vec::new();
+            for (one, result) in left.into_iter().zip(results) {
+                match result {
+                    Ok(_) => {}
+                    Err(AppendError::Full | AppendError::Away | AppendError::Partition) => again.push(one),
+                    Err(error @ AppendError::TooLarge { .. }) => {
+                        tracing::error!(shard = self.id, %error, "a record for another shard is parked: the log does not take it");
+                        writes.push(quarantined(&one.0, Unfit::TooLarge, &self.parts.keyring));
+                    }
+                    Err(AppendError::Closed) => return Err(Lost),
+                }
+            }
+            left = again;
+            if !left.is_empty() {
+                self.renew().await?;
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(STORE_RETRY.1);
             }
         }
-        for change in effects.accounts {
-            tokio::spawn(ends::stop_account(self.parts.accounts.clone(), change));
-        }
+        Ok(())
     }
 
     fn note_progress(&mut self) {
@@ -1130,8 +1151,14 @@ fn topic_of(record: &Record) -> Topic {
     }
 }
 
-/// Parks a record that cannot be decided, with its sealed bytes and the reason.
+/// Parks a record that cannot be decided.
 fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyring) -> Outcome {
+    desk.write(quarantined(record, unfit, keyring));
+    Outcome::Quarantined
+}
+
+/// The row of a parked record, counted.
+fn quarantined(record: &Record, unfit: Unfit, keyring: &Keyring) -> Write {
     let id = QuarantineId(keyring.ids().content(record.tenant.id(), record.account, &record.body));
     let row = Quarantined {
         account: record.account,
@@ -1140,15 +1167,14 @@ fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyr
         at: record.accepted_at,
         record: record.encode(keyring.log()).to_vec(),
     };
-    desk.begin(record.accepted_at);
-    desk.put(Key::Quarantine(record.tenant.id(), id), postcard::to_stdvec(&row).expect("our own types serialise"));
     let reason = match unfit {
         Unfit::Body => metrics::DeadLetterReason::Unparsable,
-        Unfit::Owner | Unfit::Row => metrics::DeadLetterReason::Unreadable,
+        Unfit::Owner | Unfit::Row | Unfit::TooLarge => metrics::DeadLetterReason::Unreadable,
         Unfit::Panic => metrics::DeadLetterReason::Panicked,
     };
     metrics::DEAD_LETTERS_TOTAL.at([metrics::DeadLetterQueue::Inbound.index(), reason.index()]).increment(1);
-    Outcome::Quarantined
+    let value = postcard::to_stdvec(&row).expect("our own types serialise");
+    Write::put(Key::Quarantine(record.tenant.id(), id), value, record.accepted_at)
 }
 
 /// The verdict for a send whose try panicked.

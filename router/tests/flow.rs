@@ -7,6 +7,7 @@ use std::time::Duration;
 use messaging::clock::Clock as _;
 use messaging::content::{Content, Handle, Template, Text};
 use messaging::directory::{AccountChange, AccountState, StateReason};
+use messaging::log::AppendError;
 use messaging::outcome::Status;
 use rig::{Answer, Rig};
 
@@ -181,6 +182,34 @@ async fn aliases_lead_to_one_conversation() {
     assert_eq!(conversations.len(), 1);
     assert_eq!(deliveries[2].sequence, 3);
     rig.stop().await;
+}
+
+/// What a shard has to tell another is told again while the log is full or away; what the log never takes is parked, and holds up
+/// nothing. A log that is closed ends the shard: the next owner tells it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_shard_is_to_know_is_not_lost() {
+    let cases: [(&[AppendError], bool); 3] = [
+        (&[AppendError::Full, AppendError::Away], true),
+        (&[AppendError::Full, AppendError::TooLarge { max: 1 }], false),
+        (&[AppendError::Closed], true),
+    ];
+    for (refusals, is_told) in cases {
+        let mut rig = Rig::start().await;
+        rig.log.refuse_commands(refusals.iter().copied());
+        rig.customer_writes_as(Some("16505551234"), Some("US.13491208655302741918"), "one", 1).await;
+        rig.until(|rig| rig.log.refusals_left() == 0).await;
+        if refusals.contains(&AppendError::Closed) {
+            rig = rig.die_and_restart().await;
+        }
+        rig.customer_writes("16505551234", "two", 2).await;
+        rig.inbox.wait_for_kind("message.received", 2).await;
+        if is_told {
+            rig.until_linked(Handle::bsuid("US.13491208655302741918")).await;
+        }
+        assert_eq!(rig.parked().await, usize::from(!is_told), "{refusals:?}");
+        assert_eq!(rig.inbox.all().len(), 3, "{refusals:?}: opened and both messages, once each");
+        rig.stop().await;
+    }
 }
 
 /// Window events: closing an hour before, closed at its end.

@@ -19,10 +19,10 @@ use messaging::keeper::{Change, DirectoryKeeper};
 use messaging::log::*;
 use messaging::media::{DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
 use messaging::outcome::Status;
-use messaging::record::{Command, Record, SendCommand};
+use messaging::record::{Command, Record, RecordKind, SendCommand};
 use messaging::seal::{DataKey, Keyring, Secret};
 use messaging::state::{Conversation, MessageRow, Pointer};
-use messaging::store::{Key, Store};
+use messaging::store::{Key, Scan, Store};
 use messaging::tenant::{Owned, Tenant};
 use router::egress::{AllowedNetwork, Door, Policy, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,12 +48,24 @@ pub struct MemLog {
     inner: Arc<Mutex<Partitions>>,
     news: Arc<Notify>,
     clock: Arc<ManualClock>,
+    /// What the next commands get instead of a place.
+    refusals: Mutex<VecDeque<AppendError>>,
 }
 
 impl MemLog {
     fn reopened(&self) -> Arc<Self> {
         self.inner.lock().unwrap().assigned = false;
-        Arc::new(Self { inner: self.inner.clone(), news: Arc::default(), clock: self.clock.clone() })
+        Arc::new(Self { inner: self.inner.clone(), news: Arc::default(), clock: self.clock.clone(), refusals: Mutex::default() })
+    }
+
+    /// Refuses the next commands, each with one of these.
+    pub fn refuse_commands(&self, errors: impl IntoIterator<Item = AppendError>) {
+        self.refusals.lock().unwrap().extend(errors);
+    }
+
+    /// How many refusals are left.
+    pub fn refusals_left(&self) -> usize {
+        self.refusals.lock().unwrap().len()
     }
 
     /// Gives all shards once more, without having taken them back.
@@ -76,6 +88,12 @@ impl Log for MemLog {
         let mut inner = self.inner.lock().unwrap();
         let mut results = Vec::new();
         for record in batch {
+            // The kind stands in the head in the clear.
+            let is_command = record.payload[1] == RecordKind::Command as u8;
+            if let Some(error) = is_command.then(|| self.refusals.lock().unwrap().pop_front()).flatten() {
+                results.push(Err(error));
+                continue;
+            }
             inner.next += 1;
             let position = Position(inner.next);
             let entry = Entry { position, appended_at: self.clock.now(), payload: record.payload };
@@ -391,7 +409,7 @@ impl Rig {
         let clock = ManualClock::at(SystemClock::default().now());
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::from_root(&[7; 32]);
-        let log = Arc::new(MemLog { inner: Arc::default(), news: Arc::default(), clock: clock.clone() });
+        let log = Arc::new(MemLog { inner: Arc::default(), news: Arc::default(), clock: clock.clone(), refusals: Mutex::default() });
         let inbox = Server::start(|_| String::new()).await;
         let platform = Server::start(move |n| match kind {
             ChannelKind::Whatsapp => format!(r#"{{"messaging_product":"whatsapp","contacts":[],"messages":[{{"id":"wamid.{n}"}}]}}"#),
@@ -548,6 +566,11 @@ impl Rig {
 
     fn conversation(&self, handle: &Handle) -> ConversationId {
         self.keyring.ids().conversation(self.tenant.id(), self.account, handle.expose())
+    }
+
+    /// Records in quarantine.
+    pub async fn parked(&self) -> usize {
+        self.store.scan(Scan::Quarantine(Some(self.tenant.id()), None), 100).await.unwrap().len()
     }
 
     pub async fn until_linked(&self, handle: Handle) {
