@@ -55,17 +55,24 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
         Err(BodyError::Broken) => return refuse(kind, IngressRejection::Malformed, closing(400)),
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
-    let needs = look(worker, head, kind, params[1], &body);
+    // Of the path; the directory may change while the request waits, which changes nothing for it.
+    let account = account_of_path(&worker.shared, kind, params[1]);
+    let account = account.as_ref();
+    let mut now = worker.shared.now();
+    let needs = look(&request_of(head, &body, now, None), kind, account, &worker.shared);
     // What only some channels need is boxed: this future is moved with every request.
     let fetched = match needs.call {
         Some(call) => Box::pin(worker.shared.fetched.get(&worker.shared.parts, call)).await,
         None => None,
     };
     let beside = match kind {
-        Some(kind) if needs.is_slow => Some(Box::pin(receive_beside(worker, head, kind, params[1], &body, fetched.as_ref())).await),
+        Some(kind) if needs.is_slow => Some(Box::pin(receive_beside(worker, head, kind, account, &body, fetched.as_ref())).await),
         Some(_) | None => None,
     };
-    let judged = judge(worker, head, kind, params[1], &body, fetched.as_ref(), beside);
+    if fetched.is_some() || beside.is_some() {
+        now = worker.shared.now();
+    }
+    let judged = judge(worker, &request_of(head, &body, now, fetched.as_ref()), kind, account, beside);
     // The body's bytes are sealed in the records by now.
     drop(body);
     match judged {
@@ -83,12 +90,10 @@ struct Needs {
     is_slow: bool,
 }
 
-fn look(worker: &Worker, head: &Head, kind: Option<ChannelKind>, account: &str, body: &Bytes) -> Needs {
-    let shared = &worker.shared;
-    let directory = shared.parts.keeper.shared().load();
-    match (account_of_path(shared, &directory, kind, account), kind) {
+fn look(request: &WebhookRequest<'_>, kind: Option<ChannelKind>, account: Option<&Arc<Account>>, shared: &Shared) -> Needs {
+    match (account, kind) {
         (Some(account), _) => {
-            let call = channels::channel(account.channel).needs(&request_of(shared, head, body, None), &account.verifier);
+            let call = channels::channel(account.channel).needs(request, &account.verifier);
             Needs { call, is_slow: account.verifier.is_slow() }
         }
         (None, Some(kind)) => Needs { call: None, is_slow: shared.nobody(kind).is_slow() },
@@ -101,12 +106,11 @@ async fn receive_beside(
     worker: &Worker,
     head: &Head,
     kind: ChannelKind,
-    account: &str,
+    account: Option<&Arc<Account>>,
     body: &Bytes,
     fetched: Option<&Bytes>,
 ) -> Result<Received, Refusal> {
-    let shared = &worker.shared;
-    let account = account_of_path(shared, &shared.parts.keeper.shared().load(), Some(kind), account).cloned();
+    let (shared, account) = (&worker.shared, account.cloned());
     let _room = shared.beside.acquire().await.expect("it is never closed");
     let (shared, now, is_post) = (shared.clone(), shared.now(), head.method == Method::POST);
     let (query, headers) = (head.uri.query().unwrap_or("").to_owned(), head.headers.clone());
@@ -147,41 +151,37 @@ struct Batch {
 }
 
 /// The account of a hook's path, when its channel is on.
-fn account_of_path<'d>(shared: &Shared, directory: &'d Directory, kind: Option<ChannelKind>, account: &str) -> Option<&'d Arc<Account>> {
+fn account_of_path(shared: &Shared, kind: Option<ChannelKind>, account: &str) -> Option<Arc<Account>> {
     let enabled = kind.filter(|kind| shared.parts.channels.contains_key(kind));
+    let directory = shared.parts.keeper.shared().load();
     let account = account.parse::<AccountId>().ok().and_then(|id| directory.account(id));
-    account.filter(|account| enabled == Some(account.channel))
+    account.filter(|account| enabled == Some(account.channel)).cloned()
 }
 
-fn request_of<'r>(shared: &Shared, head: &'r Head, body: &'r Bytes, fetched: Option<&'r Bytes>) -> WebhookRequest<'r> {
+fn request_of<'r>(head: &'r Head, body: &'r Bytes, now: Timestamp, fetched: Option<&'r Bytes>) -> WebhookRequest<'r> {
     WebhookRequest {
         is_post: head.method == Method::POST,
         query: head.uri.query().unwrap_or(""),
         headers: &head.headers,
         body,
-        now: shared.now(),
+        now,
         fetched,
     }
 }
 
 fn judge(
     worker: &Worker,
-    head: &Head,
+    request: &WebhookRequest<'_>,
     kind: Option<ChannelKind>,
-    account: &str,
-    body: &Bytes,
-    fetched: Option<&Bytes>,
+    account: Option<&Arc<Account>>,
     beside: Option<Result<Received, Refusal>>,
 ) -> Judged {
     let shared = &worker.shared;
-    let directory = shared.parts.keeper.shared().load();
-    let account = account_of_path(shared, &directory, kind, account);
     // A channel that does not exist costs what one that does costs.
     let channel = channels::channel(kind.unwrap_or(ChannelKind::ALL[0]));
-    let request = request_of(shared, head, body, fetched);
     let received = beside.unwrap_or_else(|| {
         let verifier = account.map_or_else(|| shared.nobody(channel.kind()), |account| &account.verifier);
-        channel.receive(&request, verifier)
+        channel.receive(request, verifier)
     });
     let unauthentic = || bare(channel.unauthentic_status());
     if let Some(account) = account.filter(|_| request.is_post) {
@@ -194,7 +194,7 @@ fn judge(
     let (account, received) = match (account, received) {
         (Some(account), Ok(received)) => (account, received),
         (Some(_), Err(Refusal::Malformed)) => return Judged::Answer(refuse(kind, IngressRejection::Malformed, bare(400))),
-        (_, Err(Refusal::Method)) => return Judged::Answer(refuse(kind, IngressRejection::Malformed, other_method(&request))),
+        (_, Err(Refusal::Method)) => return Judged::Answer(refuse(kind, IngressRejection::Malformed, other_method(request))),
         (Some(_), Err(Refusal::Unauthentic)) => return Judged::Answer(refuse(kind, IngressRejection::BadSignature, unauthentic())),
         (None, _) => return Judged::Answer(refuse(kind, IngressRejection::UnknownAccount, unauthentic())),
     };
@@ -205,17 +205,17 @@ fn judge(
         Received::Answered { pieces, answer } => (pieces, Some(answer)),
         Received::Pieces(pieces) => (pieces, None),
     };
-    let now = shared.now();
     let largest = shared.parts.log.max_record();
     let (records, kinds) = (Vec::with_capacity(pieces.len()), Vec::with_capacity(pieces.len()));
     let mut batch = Batch { channel, account: account.owner.account, records, kinds, too_large: false, answer };
-    let mut others = Others { directory: &directory, channel, request: &request, found: Vec::new() };
+    let directory = shared.parts.keeper.shared().load();
+    let mut others = Others { directory: &directory, channel, request, found: Vec::new() };
     for piece in &pieces {
         let Some(account) = others.owner_of(piece, account) else {
             metrics::INGRESS_REJECTIONS.at([channel.kind().index(), IngressRejection::UnknownAccount.index()]).increment(1);
             continue;
         };
-        let record = record_of(&shared.parts, account, piece, now);
+        let record = record_of(&shared.parts, account, piece, request.now);
         if record.payload.len() > largest {
             batch.too_large = true;
             continue;

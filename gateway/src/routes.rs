@@ -231,14 +231,12 @@ impl Eq for Route {}
 /// Finds the route of a request. Paths have one spelling: nothing is decoded, merged or trimmed.
 pub fn find<'p>(method: &http::Method, path: &'p str) -> Found<'p> {
     let verb = Verb::of(method);
-    let mut others = Vec::new();
-    for route in ROUTES {
-        let Some(params) = matches(route.template, path) else { continue };
-        if verb == Some(route.verb) {
+    for route in ROUTES.iter().filter(|route| verb == Some(route.verb)) {
+        if let Some(params) = matches(route.template, path) {
             return Found::Route(route, params);
         }
-        others.push(route.verb);
     }
+    let others: Vec<Verb> = ROUTES.iter().filter(|route| matches(route.template, path).is_some()).map(|route| route.verb).collect();
     if others.is_empty() { Found::Nothing } else { Found::OtherMethod(others) }
 }
 

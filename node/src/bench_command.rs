@@ -97,7 +97,10 @@ allow_private = ["127.0.0.0/8"]
             let _ = child.kill();
             bail!("the node under test never listened");
         };
-        let key = std::fs::read_to_string(dir.path().join("key"))?;
+        let Ok(key) = std::fs::read_to_string(dir.path().join("key")) else {
+            let _ = child.kill();
+            bail!("the store of --config has an admin key already, which is written only once: take a keyspace and topics of their own");
+        };
         let api = Api::new(public, key.trim());
         Ok(Self { child, public, api, _dir: dir })
     }

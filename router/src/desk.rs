@@ -331,29 +331,26 @@ impl<'a> Desk<'a> {
     }
 
     /// Writes a new message and the pointers to it.
-    #[allow(clippy::too_many_arguments, reason = "each is one column of the row")]
     pub fn new_message(
         &mut self,
         tenant: Tenant,
-        conversation: &Conversation,
-        id: MessageId,
-        at: Timestamp,
+        place: (ConversationId, Timestamp, MessageId),
+        contact_key: &DataKey,
         meta: MessageMeta,
         content: &str,
         event: Option<FeedPosition>,
     ) -> Result<OpenMessage, Unfit> {
-        let row = MessageRow::seal(tenant.id(), id, &meta, self.tenant_key(tenant)?, Some(content), &conversation.contact_key());
-        let pointer = Pointer { message: Some((conversation.id, at, id)), event };
-        let key = Key::Message(tenant.id(), conversation.id, at, id);
+        let (conversation, at, id) = place;
+        let row = MessageRow::seal(tenant.id(), id, &meta, self.tenant_key(tenant)?, Some(content), contact_key);
+        let key = Key::Message(tenant.id(), conversation, at, id);
         if meta.direction == Direction::Out {
             self.put(key, row.encode());
-            self.put(Key::Pointer(tenant.id(), id.0), pointer.encode());
         } else {
             self.put_blind(key, row.encode());
-            // Kept on the desk, so that a second copy in the same step is found.
-            self.put(Key::Pointer(tenant.id(), id.0), pointer.encode());
         }
-        Ok(OpenMessage { conversation: conversation.id, at, id, meta, row })
+        // Kept on the desk, so that a second copy in the same step is found.
+        self.put(Key::Pointer(tenant.id(), id.0), Pointer { message: Some(place), event }.encode());
+        Ok(OpenMessage { conversation, at, id, meta, row })
     }
 
     // ---- events ---------------------------------------------------------------------------------------------------

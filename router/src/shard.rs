@@ -545,7 +545,8 @@ impl<'a> Shard<'a> {
             let slot = self.progress.open(topic, entry.position);
             match Record::decode(&entry.payload, self.parts.keyring.log()) {
                 Ok(record) => {
-                    let parsed = std::panic::catch_unwind(AssertUnwindSafe(|| decide::parse(&record))).unwrap_or(Err(Unfit::Panic));
+                    let parse = || decide::parse(&record, self.parts.keyring.ids());
+                    let parsed = std::panic::catch_unwind(AssertUnwindSafe(parse)).unwrap_or(Err(Unfit::Panic));
                     incoming.push(Incoming { slot, record: Tracked::new(record), parsed });
                 }
                 Err(error) => {

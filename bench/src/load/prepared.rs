@@ -26,6 +26,8 @@ const PHONE_HOLE: &str = "1555~~~~~~~";
 const PHONE_DIGITS: usize = 7;
 /// Stands where a message id's digits are patched in.
 const ID_HOLE: &str = "^^^^^^^^^^^^^^^^^^^^^^^^";
+/// Stands where the platform's time is patched in: ten digits, until the year 2286.
+const TIME_HOLE: &str = "@@@@@@@@@@";
 /// Stands where a signature is patched in.
 const SIGNATURE_HOLE: &str = "$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$$";
 
@@ -73,6 +75,7 @@ struct Template {
     mark: usize,
     phones: Vec<usize>,
     id: Option<usize>,
+    time: Option<usize>,
     signature: Option<usize>,
 }
 
@@ -86,6 +89,8 @@ pub struct Prepared {
     run: u32,
     requests: usize,
     conversations: usize,
+    /// The platform's time before the first message, in seconds: nobody writes twice in one second, and the last message is of now.
+    begun_at: u64,
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -111,12 +116,11 @@ impl Prepared {
     /// Builds and signs customers' messages. Errors: sizes out of bounds, or a URL that is not on this machine.
     pub fn ingress(load: &IngressLoad) -> io::Result<Self> {
         check_sizes(load.requests, load.conversations)?;
-        let now = SystemClock::default().now().as_secs();
         let start = format!(
             "{{\"object\":\"whatsapp_business_account\",\"entry\":[{{\"id\":\"102290129340398\",\"changes\":[{{\"value\":{{\
              \"messaging_product\":\"whatsapp\",\"metadata\":{{\"display_phone_number\":\"15550783881\",\"phone_number_id\":\"{}\"}},\
              \"contacts\":[{{\"profile\":{{\"name\":\"Load Customer\"}},\"wa_id\":\"{PHONE_HOLE}\"}}],\
-             \"messages\":[{{\"from\":\"{PHONE_HOLE}\",\"id\":\"wamid.HBgL{ID_HOLE}\",\"timestamp\":\"{now}\",\"type\":\"text\",\
+             \"messages\":[{{\"from\":\"{PHONE_HOLE}\",\"id\":\"wamid.HBgL{ID_HOLE}\",\"timestamp\":\"{TIME_HOLE}\",\"type\":\"text\",\
              \"text\":{{\"body\":\"{MARK_HOLE} ",
             load.phone_number_id
         );
@@ -134,6 +138,7 @@ impl Prepared {
             run: load.run,
             requests: load.requests,
             conversations: load.conversations,
+            begun_at: SystemClock::default().now().as_secs() - load.requests.div_ceil(load.conversations) as u64,
         };
         prepared.signatures = std::sync::Arc::new(prepared.sign_all(&load.app_secret));
         Ok(prepared)
@@ -158,6 +163,7 @@ impl Prepared {
             run: load.run,
             requests: load.requests,
             conversations: load.conversations,
+            begun_at: 0,
         })
     }
 
@@ -222,15 +228,12 @@ impl Prepared {
     fn fill_body(&self, index: usize, buffer: &mut [u8]) {
         let mark = self.mark(index);
         mark.write(&mut buffer[self.template.mark..]);
-        let mut digits = [b'0'; PHONE_DIGITS];
-        let mut rest = mark.conversation;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
         for &phone in &self.template.phones {
             let number = phone + PHONE_HOLE.len() - PHONE_DIGITS;
-            buffer[number..number + PHONE_DIGITS].copy_from_slice(&digits);
+            write_decimal(&mut buffer[number..number + PHONE_DIGITS], u64::from(mark.conversation));
+        }
+        if let Some(time) = self.template.time {
+            write_decimal(&mut buffer[time..time + TIME_HOLE.len()], self.begun_at + u64::from(mark.sequence));
         }
         if let Some(id) = self.template.id {
             write_hex(&mut buffer[id..], mark.run);
@@ -275,8 +278,17 @@ impl Template {
         while let Some(phone) = place_of(&bytes, PHONE_HOLE, phones.last().map_or(0, |last| last + 1)) {
             phones.push(phone);
         }
-        let (id, signature) = (place_of(&bytes, ID_HOLE, 0), place_of(&bytes, SIGNATURE_HOLE, 0));
-        Ok((addr, Self { body: head.len(), mark, phones, id, signature, bytes }))
+        let first = |hole| place_of(&bytes, hole, 0);
+        let (id, time, signature) = (first(ID_HOLE), first(TIME_HOLE), first(SIGNATURE_HOLE));
+        Ok((addr, Self { body: head.len(), mark, phones, id, time, signature, bytes }))
+    }
+}
+
+/// Fills the place with a number's last digits.
+fn write_decimal(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
@@ -319,6 +331,8 @@ mod tests {
             assert_eq!(Mark::find(inner["messages"][0]["text"]["body"].as_str().unwrap().as_bytes()), Some(mark));
             assert_eq!(inner["messages"][0]["from"], phone(mark.conversation));
             assert_eq!(inner["contacts"][0]["wa_id"], phone(mark.conversation));
+            let time = (prepared.begun_at + u64::from(mark.sequence)).to_string();
+            assert_eq!(inner["messages"][0]["timestamp"], time, "a second after the one before");
             assert_eq!(inner["messages"][0]["id"], format!("wamid.HBgL{:08x}{:08x}{:08x}", mark.run, mark.conversation, mark.sequence));
         }
     }

@@ -35,6 +35,9 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 /// Shortest and longest request id that is taken from outside.
 const REQUEST_ID_CHARS: std::ops::RangeInclusive<usize> = 8..=64;
 
+/// Length of a request id of our own, at most.
+const REQUEST_ID_OURS: usize = 32;
+
 /// How far the gateway is with its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
@@ -52,7 +55,8 @@ pub(crate) struct Worker {
     pub(crate) protocol: Protocol,
     connections: RefCell<HashMap<u64, Rc<Conn>, RandomState>>,
     next_connection: Cell<u64>,
-    request_prefix: u64,
+    /// Random, so that two threads' ids differ.
+    request_prefix: String,
     next_request: Cell<u64>,
 }
 
@@ -67,7 +71,7 @@ impl Worker {
             listener,
             connections: RefCell::default(),
             next_connection: Cell::new(0),
-            request_prefix: u64::from_le_bytes(prefix),
+            request_prefix: data_encoding::HEXLOWER.encode(&prefix),
             next_request: Cell::new(0),
         })
     }
@@ -83,8 +87,9 @@ impl Worker {
         }
         let count = self.next_request.get();
         self.next_request.set(count.wrapping_add(1));
-        let mut id = String::with_capacity(28);
-        let _ = write!(id, "{:016x}{count:x}", self.request_prefix);
+        let mut id = String::with_capacity(REQUEST_ID_OURS);
+        id.push_str(&self.request_prefix);
+        let _ = write!(id, "{count:x}");
         id
     }
 

@@ -7,7 +7,7 @@ use messaging::channels::{Inbound, InboundBody, StatusUpdate};
 use messaging::clock::Timestamp;
 use messaging::content::Content;
 use messaging::event::EventType;
-use messaging::ids::{EventId, IdHasher, MessageId};
+use messaging::ids::{EventId, ID_BYTES, IdHasher, MessageId};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Reason, Status, Step};
 use messaging::record::{Command, Record};
@@ -35,9 +35,8 @@ fn targets(inbound: &Inbound) -> Vec<&str> {
 }
 
 /// The pointers that the decision reads.
-pub fn pointers(record: &Record, inbound: &Inbound, state: Option<&Conversation>, ids: &IdHasher) -> Vec<Key> {
+pub fn pointers(record: &Record, inbound: &Inbound, id: [u8; ID_BYTES], state: Option<&Conversation>, ids: &IdHasher) -> Vec<Key> {
     let tenant = record.tenant.id();
-    let newest = state.map(|state| state.newest_platform_at);
     let mut keys = Vec::new();
     for target in targets(inbound) {
         keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, target)));
@@ -55,18 +54,17 @@ pub fn pointers(record: &Record, inbound: &Inbound, state: Option<&Conversation>
         // An echo of our own send has the send's platform id.
         keys.push(Key::PlatformId(tenant, record.account, ids.platform_ref(tenant, record.account, &inbound.platform_id)));
     }
-    let surely_new = newest.is_none_or(|newest| inbound.at > newest) && inbound.at > Timestamp::ZERO;
+    let surely_new = inbound.at > Timestamp::ZERO && state.is_none_or(|state| state.is_surely_new(inbound.at, &id));
     if !surely_new {
-        keys.push(seen_key(record, inbound, ids));
+        keys.push(Key::Pointer(tenant, id));
     }
     keys
 }
 
-/// The row that says whether this piece was seen before.
-fn seen_key(record: &Record, inbound: &Inbound, ids: &IdHasher) -> Key {
-    let tenant = record.tenant.id();
+/// The id under which a piece is stored, by which it is known when it comes again.
+pub fn stored_id(record: &Record, inbound: &Inbound, ids: &IdHasher) -> [u8; ID_BYTES] {
     match &inbound.body {
-        InboundBody::Message { .. } | InboundBody::Echo { .. } => Key::Pointer(tenant, inbound_message_id(record, inbound, ids).0),
+        InboundBody::Message { .. } | InboundBody::Echo { .. } => inbound_message_id(record, inbound, ids).0,
         InboundBody::Status(_)
         | InboundBody::Reaction { .. }
         | InboundBody::Edit { .. }
@@ -77,15 +75,14 @@ fn seen_key(record: &Record, inbound: &Inbound, ids: &IdHasher) -> Key {
         | InboundBody::Reachable(_)
         | InboundBody::Account { .. }
         | InboundBody::Resource { .. }
-        | InboundBody::Platform { .. } => Key::Pointer(tenant, event_id(record, inbound, inbound.body.kind_name(), ids).0),
+        | InboundBody::Platform { .. } => event_id(record, inbound, inbound.body.kind_name(), ids).0,
     }
 }
 
 /// Decides a piece.
-pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result<Outcome, Unfit> {
+pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, id: [u8; ID_BYTES]) -> Result<Outcome, Unfit> {
     account_of(desk, record.tenant, record.account)?;
-    let seen = seen_key(record, inbound, desk.world.ids);
-    if desk.row(&seen).is_some() {
+    if desk.row(&Key::Pointer(record.tenant.id(), id)).is_some() {
         return Ok(Outcome::Duplicate);
     }
     let handle = inbound.contact.handles.first().cloned().unwrap_or_else(messaging::content::Handle::account);
@@ -95,8 +92,12 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
         window::open(desk, record, inbound.at, inbound.from_ad)?;
     }
     let outcome = match &inbound.body {
-        InboundBody::Message { content, reply_to } => message(desk, record, inbound, content, reply_to.as_deref(), Direction::In)?,
-        InboundBody::Echo { content, reply_to } => message(desk, record, inbound, content, reply_to.as_deref(), Direction::Echo)?,
+        InboundBody::Message { content, reply_to } => {
+            message(desk, record, inbound, MessageId(id), content, reply_to.as_deref(), Direction::In)?
+        }
+        InboundBody::Echo { content, reply_to } => {
+            message(desk, record, inbound, MessageId(id), content, reply_to.as_deref(), Direction::Echo)?
+        }
         InboundBody::Status(update) => status(desk, record, inbound, update)?,
         InboundBody::Reaction { target, emoji } => {
             let head = format!(
@@ -134,7 +135,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound) -> Result
         }
     };
     let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
-    state.newest_platform_at = state.newest_platform_at.max(inbound.at);
+    state.note_stored(inbound.at, &id);
     state.active_at = state.active_at.max(record.accepted_at);
     desk.touch(record.conversation);
     Ok(outcome)
@@ -185,16 +186,18 @@ fn message(
     desk: &mut Desk<'_>,
     record: &Record,
     inbound: &Inbound,
+    id: MessageId,
     content: &Content,
     reply_to: Option<&str>,
     direction: Direction,
 ) -> Result<Outcome, Unfit> {
     let tenant = record.tenant;
-    let reference = desk.world.ids.platform_ref(tenant.id(), record.account, &inbound.platform_id);
-    if direction == Direction::Echo && desk.message_by_platform_id(tenant, record.account, reference)?.is_some() {
-        return Ok(Outcome::Duplicate);
+    if direction == Direction::Echo {
+        let reference = desk.world.ids.platform_ref(tenant.id(), record.account, &inbound.platform_id);
+        if desk.message_by_platform_id(tenant, record.account, reference)?.is_some() {
+            return Ok(Outcome::Duplicate);
+        }
     }
-    let id = inbound_message_id(record, inbound, desk.world.ids);
     let at = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at.min(record.accepted_at) };
     let content = &*media::announce(desk, record, inbound, &inbound.platform_id, (record.conversation, at, id), content)?;
     let mut head = format!(r#"{{"id":"{id}","direction":"{}""#, if direction == Direction::In { "in" } else { "echo" });
@@ -232,9 +235,8 @@ fn message(
     if direction == Direction::In && !inbound.platform_id.is_empty() {
         state.newest_inbound = Some(inbound.platform_id.clone());
     }
-    let state = state.clone();
-    let data = data(&state, &head, "");
-    desk.new_message(tenant, &state, id, at, meta, &data, Some(feed))?;
+    let (data, contact_key) = (data(state, &head, ""), state.contact_key());
+    desk.new_message(tenant, (record.conversation, at, id), &contact_key, meta, &data, Some(feed))?;
     let kind = if direction == Direction::In { EventType::MessageReceived } else { EventType::MessageEchoed };
     emit(desk, record, inbound, kind, EventId::of_message(id), Some(id), true, &data, Home::Message, Some(feed))?;
     Ok(Outcome::Done)

@@ -7,7 +7,7 @@ use messaging::channels::{ChannelKind, Inbound, channel};
 use messaging::clock::Timestamp;
 use messaging::content::Handle;
 use messaging::directory::Account;
-use messaging::ids::{AccountId, ConversationId, EventId, IdHasher, MessageId};
+use messaging::ids::{AccountId, ConversationId, EventId, ID_BYTES, IdHasher, MessageId};
 use messaging::outcome::Outcome;
 use messaging::record::{Command, Notice, Record};
 use messaging::state::{Conversation, Pointer};
@@ -26,32 +26,30 @@ pub mod window;
 /// A record, parsed.
 #[derive(Debug)]
 pub enum Parsed {
-    /// What a platform said.
-    Inbound(Box<Inbound>),
+    /// What a platform said, and the id under which it is stored: its message's, or its event's.
+    Inbound(Box<Inbound>, [u8; ID_BYTES]),
     /// What a merchant or shard asked for.
     Command(Box<Command>),
 }
 
 /// Parses a record's body.
-pub fn parse(record: &Record) -> Result<Parsed, Unfit> {
+pub fn parse(record: &Record, ids: &IdHasher) -> Result<Parsed, Unfit> {
     use messaging::record::RecordKind;
-    match record.kind {
-        RecordKind::Inbound => {
-            channel(record.channel).parse(&record.body).map(|inbound| Parsed::Inbound(Box::new(inbound))).map_err(|_| Unfit::Body)
-        }
-        RecordKind::Unparsable => Err(Unfit::Body),
-        RecordKind::Notice => serde_json::from_slice::<Notice>(&record.body)
-            .map(|notice| Parsed::Inbound(Box::new(notice.into_inbound())))
-            .map_err(|_| Unfit::Body),
+    let inbound = match record.kind {
+        RecordKind::Inbound => channel(record.channel).parse(&record.body).map_err(|_| Unfit::Body)?,
+        RecordKind::Unparsable => return Err(Unfit::Body),
+        RecordKind::Notice => serde_json::from_slice::<Notice>(&record.body).map_err(|_| Unfit::Body)?.into_inbound(),
         RecordKind::Command => {
-            serde_json::from_slice(&record.body).map(|command| Parsed::Command(Box::new(command))).map_err(|_| Unfit::Body)
+            return serde_json::from_slice(&record.body).map(|command| Parsed::Command(Box::new(command))).map_err(|_| Unfit::Body);
         }
-    }
+    };
+    let id = inbound::stored_id(record, &inbound, ids);
+    Ok(Parsed::Inbound(Box::new(inbound), id))
 }
 
 /// Other conversations that the record's handles would be keys of, and that the state does not know yet.
 pub fn strangers(record: &Record, parsed: &Parsed, state: Option<&Conversation>, ids: &IdHasher) -> Vec<ConversationId> {
-    let Parsed::Inbound(inbound) = parsed else { return Vec::new() };
+    let Parsed::Inbound(inbound, _) = parsed else { return Vec::new() };
     let known = |handle: &Handle| state.is_some_and(|state| state.handles.contains(handle));
     let news = inbound.contact.handles.iter().filter(|handle| !known(handle));
     let keys = news.map(|handle| ids.conversation(record.tenant.id(), record.account, handle.expose()));
@@ -62,7 +60,7 @@ pub fn strangers(record: &Record, parsed: &Parsed, state: Option<&Conversation>,
 /// stored platform time has surely not been seen, which spares the read.
 pub fn pointers(record: &Record, parsed: &Parsed, state: Option<&Conversation>, ids: &IdHasher) -> Vec<Key> {
     match parsed {
-        Parsed::Inbound(inbound) => inbound::pointers(record, inbound, state, ids),
+        Parsed::Inbound(inbound, id) => inbound::pointers(record, inbound, *id, state, ids),
         Parsed::Command(command) => outbound::pointers(record, command, ids),
     }
 }
@@ -71,7 +69,7 @@ pub fn pointers(record: &Record, parsed: &Parsed, state: Option<&Conversation>, 
 pub fn record(desk: &mut Desk<'_>, record: &Record, parsed: &Parsed) -> Result<Outcome, Unfit> {
     desk.begin(record.accepted_at);
     match parsed {
-        Parsed::Inbound(inbound) => inbound::decide(desk, record, inbound),
+        Parsed::Inbound(inbound, id) => inbound::decide(desk, record, inbound, *id),
         Parsed::Command(command) => outbound::decide(desk, record, command),
     }
 }

@@ -115,10 +115,11 @@ fn decide_send(desk: &mut Desk<'_>, record: &Record, send: &SendCommand) -> Resu
     };
     let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
     state.active_at = state.active_at.max(record.accepted_at);
-    let state = state.clone();
+    let contact_key = state.contact_key();
     desk.touch(record.conversation);
     let content = serde_json::to_string(send).expect("commands serialise");
-    let mut message = desk.new_message(record.tenant, &state, send.message, record.accepted_at, meta, &content, None)?;
+    let place = (record.conversation, record.accepted_at, send.message);
+    let mut message = desk.new_message(record.tenant, place, &contact_key, meta, &content, None)?;
     if let Some((reason, detail)) = refusal(desk, record.tenant, &message, send, desk.world.now)? {
         count_refusal(record.channel, reason);
         fail(desk, record.tenant, &mut message, reason, Some(detail))?;
