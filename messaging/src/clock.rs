@@ -64,17 +64,24 @@ impl fmt::Display for Timestamp {
         let whole = i64::try_from(self.as_secs()).unwrap_or(i64::MAX);
         let date = time::OffsetDateTime::from_unix_timestamp(whole)
             .unwrap_or_else(|_| time::Date::MAX.with_hms(23, 59, 59).expect("a valid time of day").assume_utc());
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            date.year(),
-            u8::from(date.month()),
-            date.day(),
-            date.hour(),
-            date.minute(),
-            date.second(),
-            self.0 % 1_000_000
-        )
+        // In one piece and without the formatter's machinery: a time stands in every event.
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let parts = [
+            (0..4, u64::from(date.year().unsigned_abs())),
+            (5..7, u64::from(u8::from(date.month()))),
+            (8..10, u64::from(date.day())),
+            (11..13, u64::from(date.hour())),
+            (14..16, u64::from(date.minute())),
+            (17..19, u64::from(date.second())),
+            (20..26, self.0 % 1_000_000),
+        ];
+        for (place, mut number) in parts {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).expect("digits are ASCII"))
     }
 }
 

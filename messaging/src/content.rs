@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::ids::MediaId;
 
+/// Room for a content's members that rarely grows.
+const MEMBERS_BYTES: usize = 1024;
+
 /// One id that a platform gives a person or chat: `scheme:value`. Personal data: never printed.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -428,8 +431,16 @@ impl Content {
 
     /// The members `"type":"…","…":{…}`, without braces: to be put into a larger object.
     pub fn members(&self) -> String {
-        let tagged = serde_json::to_string(self).expect("content serialises");
-        format!("\"type\":\"{}\",{}", self.kind(), &tagged[1..tagged.len() - 1])
+        let mut out = Vec::with_capacity(MEMBERS_BYTES);
+        out.extend_from_slice(b"\"type\":\"");
+        out.extend_from_slice(self.kind().as_bytes());
+        out.push(b'"');
+        let brace = out.len();
+        serde_json::to_writer(&mut out, self).expect("content serialises");
+        // The object's braces go: its members stand beside the type.
+        out[brace] = b',';
+        out.pop();
+        String::from_utf8(out).expect("JSON is UTF-8")
     }
 
     /// From a parsed object that has `type` and a member of that name.

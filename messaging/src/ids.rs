@@ -58,9 +58,11 @@ macro_rules! id_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0u8; ID_TEXT];
-                BASE32.encode_mut(&self.0, &mut text);
-                f.write_str($prefix)?;
+                // In one piece: ids stand in every event several times.
+                let mut text = [0u8; $prefix.len() + ID_TEXT];
+                let (prefix, rest) = text.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                BASE32.encode_mut(&self.0, rest);
                 f.write_str(std::str::from_utf8(&text).expect("base32 is ASCII"))
             }
         }

@@ -36,6 +36,8 @@ const COUNTED_HEAD: usize = 1 + SALT_BYTES + 8;
 const RANDOM_HEAD: usize = 1 + NONCE_BYTES;
 /// Bytes that sealing adds to a value, at most.
 pub const OVERHEAD_BYTES: usize = COUNTED_HEAD + TAG_BYTES;
+/// About the bytes of a packed value: a buffer of this size rarely grows, which would leave a plain copy behind.
+const VALUE_BYTES: usize = 512;
 /// Subkeys of other processes that a key remembers.
 const READER_SUBKEYS_MAX: usize = 64;
 
@@ -128,7 +130,8 @@ pub struct DataKey(Arc<KeyInner>);
 
 struct KeyInner {
     bytes: Zeroizing<[u8; KEY_BYTES]>,
-    writer: OnceLock<(Subkey, AtomicU64)>,
+    /// Boxed: most contacts' keys seal without one, and it is large.
+    writer: OnceLock<Box<(Subkey, AtomicU64)>>,
     readers: Mutex<Vec<Arc<Subkey>>>,
 }
 
@@ -165,7 +168,7 @@ impl DataKey {
         self.0.writer.get_or_init(|| {
             let mut salt = [0; SALT_BYTES];
             fill_random(&mut salt);
-            (self.subkey(salt), AtomicU64::new(0))
+            Box::new((self.subkey(salt), AtomicU64::new(0)))
         })
     }
 
@@ -184,13 +187,21 @@ impl DataKey {
 
     /// Seals with this process's subkey and counter. For keys that are used much (tenants, the log).
     pub fn seal(&self, aad: &[u8], plain: &[u8]) -> Vec<u8> {
+        self.seal_written(aad, plain.len(), |mut out| {
+            out.extend_from_slice(plain);
+            out
+        })
+    }
+
+    /// Seals what is written behind the head of the buffer, in place: of about so many bytes.
+    fn seal_written(&self, aad: &[u8], about: usize, write: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
         let (subkey, counter) = self.writer();
         let count = counter.fetch_add(1, Ordering::Relaxed);
-        let mut out = Vec::with_capacity(COUNTED_HEAD + plain.len() + TAG_BYTES);
+        let mut out = Vec::with_capacity(COUNTED_HEAD + about + TAG_BYTES);
         out.push(COUNTED);
         out.extend_from_slice(&subkey.salt);
         out.extend_from_slice(&count.to_be_bytes());
-        out.extend_from_slice(plain);
+        let mut out = write(out);
         let tag = subkey
             .key
             .seal_in_place_separate_tag(counted_nonce(count), Aad::from(aad), &mut out[COUNTED_HEAD..])
@@ -220,10 +231,10 @@ impl DataKey {
             Some(&COUNTED) if sealed.len() >= COUNTED_HEAD + TAG_BYTES => {
                 let salt: [u8; SALT_BYTES] = sealed[1..1 + SALT_BYTES].try_into().map_err(|_| OpenError)?;
                 let count = u64::from_be_bytes(sealed[1 + SALT_BYTES..COUNTED_HEAD].try_into().map_err(|_| OpenError)?);
-                if let Some((writer, _)) = self.0.writer.get()
-                    && writer.salt == salt
+                if let Some(writer) = self.0.writer.get()
+                    && writer.0.salt == salt
                 {
-                    return open_with(&writer.key, counted_nonce(count), aad, &sealed[COUNTED_HEAD..]);
+                    return open_with(&writer.0.key, counted_nonce(count), aad, &sealed[COUNTED_HEAD..]);
                 }
                 open_with(&self.reader(salt).key, counted_nonce(count), aad, &sealed[COUNTED_HEAD..])
             }
@@ -237,8 +248,8 @@ impl DataKey {
 
     /// Seals a value in its compact form.
     pub fn seal_value<T: Serialize>(&self, aad: &[u8], value: &T) -> Sealed<T> {
-        let plain = Zeroizing::new(postcard::to_stdvec(value).expect("our own types serialise"));
-        Sealed::from_stored(self.seal(aad, &plain))
+        let write = |out| postcard::to_extend(value, out).expect("our own types serialise");
+        Sealed::from_stored(self.seal_written(aad, VALUE_BYTES, write))
     }
 
     /// Opens a value.

@@ -20,6 +20,11 @@ use crate::checker::{Answer, Operation};
 /// Rounds at most.
 const ROUNDS_MAX: usize = 50;
 
+/// How often it is looked whether a process rests, how often at most, and what one that rests uses between two looks.
+const SETTLE_LOOK: Duration = Duration::from_millis(300);
+const SETTLE_LOOKS_MAX: usize = 100;
+const RESTING_S: f64 = 0.03;
+
 /// A saturated comparison.
 #[derive(Debug)]
 pub struct SaturatePlan {
@@ -131,11 +136,25 @@ pub async fn saturate(plan: SaturatePlan) -> io::Result<SaturateReport> {
 async fn one_round(load: &Prepared, plan: &ClosedPlan, pid: u32) -> io::Result<(Round, LoadRun)> {
     let before = CpuUse::of(pid)?;
     let run = closed_loop(load, plan).await?;
-    let cpu = CpuUse::of(pid)?.since(&before);
+    let cpu = settled(pid).await?.since(&before);
     let ok = run.count(Answer::Accepted);
     let bad = run.operations.len() as u64 - ok;
     let per_s = ok as f64 / run.duration_s.max(1e-9);
     Ok((Round { ok, bad, per_s, cpu, generator_cpu_s: run.generator_cpu_s }, run))
+}
+
+/// What a process has used once it rests: what it accepted it works on after its answers too, and that belongs to the same requests.
+async fn settled(pid: u32) -> io::Result<CpuUse> {
+    let mut before = CpuUse::of(pid)?;
+    for _ in 0..SETTLE_LOOKS_MAX {
+        tokio::time::sleep(SETTLE_LOOK).await;
+        let now = CpuUse::of(pid)?;
+        if now.seconds - before.seconds < RESTING_S {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
 }
 
 fn side(rounds: &[Round]) -> Side {

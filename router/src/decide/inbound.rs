@@ -17,6 +17,9 @@ use messaging::store::Key;
 use super::{account_of, data, event_id, inbound_message_id, media, plain_data, quoted, state_for, watermark, window};
 use crate::desk::{Desk, Home, News, OpenMessage, Unfit};
 
+/// About the bytes of a message as subscribers see it, beside its content.
+const HEAD_BYTES: usize = 256;
+
 /// The platform ids of messages that a piece refers to.
 fn targets(inbound: &Inbound) -> Vec<&str> {
     match &inbound.body {
@@ -200,11 +203,13 @@ fn message(
     }
     let at = if inbound.at == Timestamp::ZERO { record.accepted_at } else { inbound.at.min(record.accepted_at) };
     let content = &*media::announce(desk, record, inbound, &inbound.platform_id, (record.conversation, at, id), content)?;
-    let mut head = format!(r#"{{"id":"{id}","direction":"{}""#, if direction == Direction::In { "in" } else { "echo" });
+    let members = content.members();
+    let mut head = String::with_capacity(members.len() + HEAD_BYTES);
+    let _ = write!(head, r#"{{"id":"{id}","direction":"{}""#, if direction == Direction::In { "in" } else { "echo" });
     if !inbound.platform_id.is_empty() {
         let _ = write!(head, r#","platform_id":{}"#, quoted(&inbound.platform_id));
     }
-    let _ = write!(head, r#","at":"{at}",{}"#, content.members());
+    let _ = write!(head, r#","at":"{at}",{members}"#);
     if let Some(target) = reply_to {
         let _ = write!(head, r#","reply_to":{}}}"#, target_head(desk, record, target)?);
     }

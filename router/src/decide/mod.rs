@@ -23,6 +23,9 @@ pub mod outbound;
 pub mod watermark;
 pub mod window;
 
+/// About the bytes of an event's data before its message.
+const PLACE_AND_PERSON_BYTES: usize = 384;
+
 /// A record, parsed.
 #[derive(Debug)]
 pub enum Parsed {
@@ -107,8 +110,8 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// The contact as subscribers see it.
-pub(crate) fn contact_json(conversation: &Conversation) -> String {
-    let mut out = format!("{{\"id\":\"{}\"", conversation.contact);
+fn put_contact(out: &mut String, conversation: &Conversation) {
+    let _ = write!(out, "{{\"id\":\"{}\"", conversation.contact);
     if let Some(name) = &conversation.name {
         let _ = write!(out, ",\"name\":{}", quoted(name));
     }
@@ -123,29 +126,33 @@ pub(crate) fn contact_json(conversation: &Conversation) -> String {
         }
     }
     out.push('}');
-    out
 }
 
 /// The data of an event: where it happened, who, the message, and what else the kind has (`extra`: members with a comma in front).
 pub(crate) fn data(conversation: &Conversation, message: &str, extra: &str) -> String {
-    format!(
-        r#"{{"channel":"{}","account":"{}","conversation":"{}","contact":{},"message":{message}{extra}}}"#,
-        conversation.channel.name(),
-        conversation.account,
-        conversation.id,
-        contact_json(conversation),
-    )
+    let mut out = place_and_person(conversation, message.len() + extra.len());
+    out.push_str(r#","message":"#);
+    out.push_str(message);
+    out.push_str(extra);
+    out.push('}');
+    out
 }
 
 /// The data of an event without a message.
 pub(crate) fn plain_data(conversation: &Conversation, extra: &str) -> String {
-    format!(
-        r#"{{"channel":"{}","account":"{}","conversation":"{}","contact":{}{extra}}}"#,
-        conversation.channel.name(),
-        conversation.account,
-        conversation.id,
-        contact_json(conversation),
-    )
+    let mut out = place_and_person(conversation, extra.len());
+    out.push_str(extra);
+    out.push('}');
+    out
+}
+
+/// The beginning of an event's data, in a buffer with room for so many bytes more.
+fn place_and_person(conversation: &Conversation, more: usize) -> String {
+    let mut out = String::with_capacity(PLACE_AND_PERSON_BYTES + more);
+    let Conversation { channel, account, id, .. } = conversation;
+    let _ = write!(out, r#"{{"channel":"{}","account":"{account}","conversation":"{id}","contact":"#, channel.name());
+    put_contact(&mut out, conversation);
+    out
 }
 
 /// The id of an event that has no message of its own.
