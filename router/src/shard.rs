@@ -414,8 +414,9 @@ impl<'a> Shard<'a> {
 
     #[allow(clippy::too_many_lines, reason = "the step is a recipe: it reads top to bottom")]
     async fn step_with(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>, draining: bool) -> Result<(), Lost> {
-        let directory = self.parts.keeper.shared().load_full();
         let mut incoming = self.parse(entries);
+        self.know_owners(&incoming).await;
+        let directory = self.parts.keeper.shared().load_full();
         let now = self.parts.clock.now().max(self.newest_log_time);
         let timers = if draining { Vec::new() } else { self.later.due_timers(now, TIMERS_MAX) };
         let ready = if draining { Vec::new() } else { self.take_ready(now) };
@@ -614,6 +615,23 @@ impl<'a> Shard<'a> {
         self.states = states;
         self.feed = feed;
         writes
+    }
+
+    /// An account that is not known may have been made by another process a moment ago: whoever took its record knew it. So the
+    /// directory is looked at once more, however long the store is away, before such a record is parked.
+    async fn know_owners(&self, incoming: &[Incoming]) {
+        let keeper = &self.parts.keeper;
+        let directory = keeper.shared().load_full();
+        let is_known = |record: &Record| directory.account_of(record.tenant, record.account).is_some();
+        if incoming.iter().all(|one| is_known(one.record.get())) {
+            return;
+        }
+        let mut wait = STORE_RETRY.0;
+        while let Err(error) = keeper.refresh().await {
+            tracing::warn!(shard = self.id, %error, "directory not read, trying again");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(STORE_RETRY.1);
+        }
     }
 
     // ---- loading --------------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ mod rig;
 
 use std::time::Duration;
 
+use messaging::channels::ChannelKind;
 use messaging::clock::Clock as _;
 use messaging::content::{Content, Handle, Template, Text};
 use messaging::directory::{AccountChange, AccountState, StateReason};
+use messaging::ids::AccountId;
 use messaging::log::AppendError;
 use messaging::outcome::Status;
 use rig::{Answer, Rig};
@@ -32,6 +34,20 @@ async fn a_webhook_is_delivered() {
         rig.verify(delivery);
         assert_eq!(delivery.attempt, 1);
     }
+    rig.stop().await;
+}
+
+/// The router looks at the directory every two seconds; what comes for an account that was made since is not parked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_made_elsewhere_is_known_with_its_first_record() {
+    let mut rig = Rig::start().await;
+    rig.change_elsewhere().await;
+    rig.account = AccountId([9; 16]);
+    let secrets = [("app_secret", rig::APP_SECRET), ("access_token", "token"), ("verify_token", "verify")];
+    rig.add_account(rig.account, ChannelKind::Whatsapp, &[("phone_number_id", "106540352242923")], &secrets).await;
+    rig.customer_writes("16505551234", "first", 1).await;
+    rig.inbox.wait_for_kind("message.received", 1).await;
+    assert_eq!(rig.parked().await, 0);
     rig.stop().await;
 }
 

@@ -465,6 +465,12 @@ impl Rig {
         self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await.unwrap();
     }
 
+    /// From here on this side is another process: the router learns of its changes by the store only.
+    pub async fn change_elsewhere(&mut self) {
+        self.keeper = DirectoryKeeper::new(self.store.clone(), self.keyring.clone());
+        self.keeper.refresh().await.unwrap();
+    }
+
     /// Puts the pieces of an authentic webhook of an account onto the log.
     pub async fn hook(&self, id: AccountId, headers: &[(&str, &str)], body: impl Into<Bytes>) {
         let mut map = http::HeaderMap::new();
