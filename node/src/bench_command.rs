@@ -26,6 +26,9 @@ const SATURATED_PER_S: f64 = 120_000.0;
 /// How long the node may take to listen.
 const START_MAX: Duration = Duration::from_secs(20);
 
+/// Within this time a change of the directory has reached every process.
+const DIRECTORY_REACHES_ALL: Duration = Duration::from_secs(2);
+
 /// The node under test.
 struct NodeUnderTest {
     child: Child,
@@ -202,6 +205,10 @@ async fn ingress(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
     let sink = if args.subscribers > 0 { Some(Sink::start("sink").await?) } else { None };
     if let Some(sink) = &sink {
         node.endpoint(&sink.url()).await?;
+    }
+    if args.config.is_some() {
+        // The routers may be other processes, which know the endpoint only then.
+        tokio::time::sleep(DIRECTORY_REACHES_ALL).await;
     }
     let rate = f64::from(args.rate.unwrap_or(2000));
     let requests = (rate * args.duration.as_secs_f64()) as usize;
