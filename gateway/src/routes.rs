@@ -116,6 +116,10 @@ pub enum Handler {
     ListKeys,
     CreateKey,
     DeleteKey,
+    ListDeadLetters,
+    ReadDeadLetter,
+    RequeueDeadLetter,
+    DropDeadLetter,
 }
 
 /// A route of the public listener.
@@ -205,6 +209,11 @@ pub const ROUTES: &[Route] = &[
     keyed(Get, "/v1/keys", ConfigRead, Handler::ListKeys, Label::Config),
     keyed(Post, "/v1/keys", ConfigWrite, Handler::CreateKey, Label::Config),
     keyed(Delete, "/v1/keys/{id}", ConfigWrite, Handler::DeleteKey, Label::Config),
+    // Operators
+    keyed(Get, "/v1/dead-letters", Admin, Handler::ListDeadLetters, Label::Config),
+    keyed(Get, "/v1/dead-letters/{tenant}/{id}", Admin, Handler::ReadDeadLetter, Label::Config),
+    keyed(Delete, "/v1/dead-letters/{tenant}/{id}", Admin, Handler::DropDeadLetter, Label::Config),
+    keyed(Post, "/v1/dead-letters/{tenant}/{id}/requeue", Admin, Handler::RequeueDeadLetter, Label::Config),
 ];
 
 /// Most `{…}` of a template.

@@ -26,6 +26,7 @@ const VERSION: u8 = 1;
 /// Length of a record's head.
 pub const HEAD_BYTES: usize = 4 + 16 * 3 + 8;
 const FLAG_MOVED: u8 = 1;
+const FLAG_REQUEUED: u8 = 2;
 
 named_enum! {
 /// What a record's body is.
@@ -50,6 +51,8 @@ pub struct Record {
     pub channel: ChannelKind,
     /// Handed on once already by a shard that does not own the conversation: is not handed on again.
     pub moved: bool,
+    /// It was parked, and an operator let it in again: what is worked leaves the quarantine.
+    pub requeued: bool,
     /// Whose.
     pub tenant: Tenant,
     /// Of which account.
@@ -97,12 +100,25 @@ impl Record {
     }
 
     fn new(kind: RecordKind, of: Owned, channel: ChannelKind, conversation: ConversationId, body: Bytes, accepted_at: Timestamp) -> Self {
-        Self { kind, channel, moved: false, tenant: of.tenant, account: of.account, conversation, accepted_at, body }
+        Self { kind, channel, moved: false, requeued: false, tenant: of.tenant, account: of.account, conversation, accepted_at, body }
     }
 
     /// The same record for another conversation (an alias was found).
     pub fn moved_to(&self, conversation: ConversationId) -> Self {
         Self { conversation, moved: true, ..self.clone() }
+    }
+
+    /// The same record once more, after it was parked. It is of now: its rows must be newer than what was written meanwhile.
+    pub fn requeued_at(&self, now: Timestamp) -> Self {
+        Self { requeued: true, accepted_at: now, ..self.clone() }
+    }
+
+    /// Where it goes.
+    pub fn topic(&self) -> Topic {
+        match self.kind {
+            RecordKind::Inbound | RecordKind::Unparsable | RecordKind::Notice => Topic::Inbound,
+            RecordKind::Command => Topic::Outbound,
+        }
     }
 
     /// Bytes for the log.
@@ -111,7 +127,7 @@ impl Record {
         head[0] = VERSION;
         head[1] = self.kind as u8;
         head[2] = self.channel as u8;
-        head[3] = if self.moved { FLAG_MOVED } else { 0 };
+        head[3] = if self.moved { FLAG_MOVED } else { 0 } | if self.requeued { FLAG_REQUEUED } else { 0 };
         head[4..20].copy_from_slice(&self.tenant.id().0);
         head[20..36].copy_from_slice(&self.account.0);
         head[36..52].copy_from_slice(&self.conversation.0);
@@ -139,6 +155,7 @@ impl Record {
             kind,
             channel,
             moved: head[3] & FLAG_MOVED != 0,
+            requeued: head[3] & FLAG_REQUEUED != 0,
             tenant: Tenant::verified(TenantId(id(4))),
             account: AccountId(id(20)),
             conversation: ConversationId(id(36)),
@@ -317,6 +334,7 @@ mod tests {
             kind: RecordKind::Command,
             channel: ChannelKind::Telegram,
             moved: false,
+            requeued: false,
             tenant: Tenant::verified(TenantId([1; 16])),
             account: AccountId([2; 16]),
             conversation: ConversationId([3; 16]),

@@ -80,6 +80,9 @@ pub enum Command {
         after_help = "Examples:\n  trunkline key create --name shop --scope messages:send,messages:read\n  trunkline key rotate key_…"
     )]
     Key(KeyCommand),
+    /// Records that were accepted and could not be worked on (needs a key with the admin scope)
+    #[command(subcommand, after_help = DLQ_EXAMPLES)]
+    Dlq(DlqCommand),
     /// Check a configuration and say everything that is wrong with it
     #[command(after_help = "Example:\n  trunkline check-config --config /etc/trunkline.toml\n\nExit code 3 when it is refused.")]
     CheckConfig(CheckConfigArgs),
@@ -131,6 +134,16 @@ Examples:
                                                                the template where free text is not allowed
   trunkline send --to +15550100 --image https://example.com/a.jpg --caption Hello
   trunkline send --file message.json --dry-run                 all checks, nothing is sent";
+
+const DLQ_EXAMPLES: &str = "\
+Examples:
+  trunkline dlq list
+  trunkline dlq show ten_… qua_…                 with what it says: personal data
+  trunkline dlq requeue ten_… qua_…
+  trunkline dlq requeue --all --reason unknown_owner
+  trunkline dlq drop ten_… qua_…
+
+What is requeued leaves the list when it is worked; what fails again stays.";
 
 const LISTEN_EXAMPLES: &str = "\
 Examples:
@@ -440,6 +453,40 @@ pub enum EndpointCommand {
     Resume(IdArgs),
     /// A new signing secret, printed once; the one before signs too for a while
     RotateSecret(IdArgs),
+}
+
+/// `trunkline dlq`.
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// List dead letters of all tenants: what they are, not what they say
+    List(ListArgs),
+    /// Show one, with what it says
+    Show(DeadLetterArgs),
+    /// Let one in again, or all
+    Requeue {
+        /// Its tenant
+        #[arg(required_unless_present = "all", requires = "id")]
+        tenant: Option<String>,
+        /// Its id
+        id: Option<String>,
+        /// All that are listed
+        #[arg(long, conflicts_with = "tenant")]
+        all: bool,
+        /// Of all, only those that were parked for this reason
+        #[arg(long, requires = "all")]
+        reason: Option<String>,
+    },
+    /// Forget one for ever
+    Drop(DeadLetterArgs),
+}
+
+/// One dead letter.
+#[derive(Debug, Args)]
+pub struct DeadLetterArgs {
+    /// Its tenant
+    pub tenant: String,
+    /// Its id
+    pub id: String,
 }
 
 /// `trunkline key`.

@@ -581,7 +581,12 @@ impl<'a> Shard<'a> {
         for _ in 0..DECIDE_TRIES {
             let mark = desk.mark(record.conversation);
             match std::panic::catch_unwind(AssertUnwindSafe(|| decide::record(desk, record, parsed))) {
-                Ok(Ok(outcome)) => return outcome,
+                Ok(Ok(outcome)) => {
+                    if record.requeued {
+                        desk.delete(Key::Quarantine(record.tenant.id(), parked_id(record, &self.parts.keyring)));
+                    }
+                    return outcome;
+                }
                 Ok(Err(found)) => unfit = found,
                 Err(_) => {
                     unfit = Unfit::Panic;
@@ -1074,7 +1079,7 @@ impl<'a> Shard<'a> {
         let partitions = self.parts.log.partitions();
         let mut left: Vec<(Record, NewRecord)> = Vec::with_capacity(records.len());
         for record in records {
-            let new = record.to_new(topic_of(&record), partitions, self.parts.keyring.log());
+            let new = record.to_new(record.topic(), partitions, self.parts.keyring.log());
             left.push((record, new));
         }
         let mut wait = STORE_RETRY.0;
@@ -1162,14 +1167,6 @@ fn rows_of(found: Vec<messaging::store::Found>, epoch: u64) -> Vec<(u64, LaterRo
     found.into_iter().filter_map(row).collect()
 }
 
-fn topic_of(record: &Record) -> Topic {
-    use messaging::record::RecordKind;
-    match record.kind {
-        RecordKind::Inbound | RecordKind::Unparsable | RecordKind::Notice => Topic::Inbound,
-        RecordKind::Command => Topic::Outbound,
-    }
-}
-
 /// Parks a record that cannot be decided.
 fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyring) -> Outcome {
     desk.write(quarantined(record, unfit, keyring));
@@ -1178,7 +1175,6 @@ fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyr
 
 /// The row of a parked record, counted.
 fn quarantined(record: &Record, unfit: Unfit, keyring: &Keyring) -> Write {
-    let id = QuarantineId(keyring.ids().content(record.tenant.id(), record.account, &record.body));
     let row = Quarantined {
         account: record.account,
         channel: record.channel,
@@ -1193,7 +1189,12 @@ fn quarantined(record: &Record, unfit: Unfit, keyring: &Keyring) -> Write {
     };
     metrics::DEAD_LETTERS_TOTAL.at([metrics::DeadLetterQueue::Inbound.index(), reason.index()]).increment(1);
     let value = postcard::to_stdvec(&row).expect("our own types serialise");
-    Write::put(Key::Quarantine(record.tenant.id(), id), value, record.accepted_at)
+    Write::put(Key::Quarantine(record.tenant.id(), parked_id(record, keyring)), value, record.accepted_at)
+}
+
+/// Under which id a record is parked: by what it says, so that one that comes again is parked once.
+fn parked_id(record: &Record, keyring: &Keyring) -> QuarantineId {
+    QuarantineId(keyring.ids().content(record.tenant.id(), record.account, &record.body))
 }
 
 /// The verdict for a send whose try panicked.

@@ -228,6 +228,30 @@ async fn what_another_shard_is_to_know_is_not_lost() {
     }
 }
 
+/// What was parked is worked when it is let in again, once, and leaves the quarantine; what fails again stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_parked_can_be_let_in_again() {
+    let mut rig = Rig::start().await;
+    rig.account_goes = true;
+    rig.customer_writes("16505551234", "parked", 1).await;
+    rig.account_goes = false;
+    assert_eq!(rig.inbox.all().len(), 0);
+    rig.requeue_all().await;
+    rig.requeue_all().await;
+    rig.inbox.wait_for_kind("message.received", 1).await;
+    rig.until_parked(0).await;
+    rig.customer_writes("16505551234", "after", 2).await;
+    rig.inbox.wait_for_kind("message.received", 2).await;
+    assert_eq!(rig.inbox.all().len(), 3, "opened, parked, after");
+
+    rig.webhook("no json".into()).await;
+    rig.until_parked(1).await;
+    rig.requeue_all().await;
+    rig.quiet().await;
+    assert_eq!(rig.parked().await, 1);
+    rig.stop().await;
+}
+
 /// Window events: closing an hour before, closed at its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_timers_fire() {

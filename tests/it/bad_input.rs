@@ -89,11 +89,27 @@ async fn authentic_but_unparsable_is_kept() {
         let wanted = r#"trunkline_router_records_total{direction="inbound",channel="whatsapp",outcome="quarantined"} "#;
         let count = metrics.lines().find_map(|line| line.strip_prefix(wanted)).and_then(|n| n.parse::<f64>().ok());
         if count.is_some_and(|count| count >= 3.0) {
-            return;
+            return dead_letters_are_shown_and_dropped(&system).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("never quarantined");
+}
+
+async fn dead_letters_are_shown_and_dropped(system: &System) {
+    let listed = system.call("GET", "/v1/dead-letters", &[], "").await.json();
+    let rows = listed["data"].as_array().unwrap().clone();
+    assert!(rows.len() >= 3, "{listed}");
+    for row in rows {
+        assert_eq!((row["kind"].as_str(), row["reason"].as_str()), (Some("unparsable"), Some("unparsable")), "{row}");
+        let path = format!("/v1/dead-letters/{}/{}", row["tenant"].as_str().unwrap(), row["id"].as_str().unwrap());
+        let shown = system.call("GET", &path, &[], "").await;
+        assert_eq!(shown.status, 200);
+        assert!(shown.json()["body"].is_string(), "as it came");
+        assert_eq!(system.call("POST", &format!("{path}/requeue"), &[], "").await.status, 422);
+        assert_eq!(system.call("DELETE", &path, &[], "").await.status, 204);
+        assert_eq!(system.call("GET", &path, &[], "").await.status, 404);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,7 @@ mod compose;
 mod contacts;
 mod conversations;
 mod cursor;
+mod dead_letters;
 mod endpoints;
 mod etag;
 mod events;
@@ -275,5 +276,9 @@ pub(crate) async fn serve(handler: Handler, call: &Call<'_>) -> Result<Reply, Pr
         Handler::ListKeys => keys::list(call),
         Handler::CreateKey => keys::create(call).await,
         Handler::DeleteKey => keys::delete(call).await,
+        Handler::ListDeadLetters => dead_letters::list(call).await,
+        Handler::ReadDeadLetter => dead_letters::read(call).await,
+        Handler::RequeueDeadLetter => dead_letters::requeue(call).await,
+        Handler::DropDeadLetter => dead_letters::drop(call).await,
     }
 }

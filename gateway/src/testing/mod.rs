@@ -3,6 +3,7 @@
 
 mod apps;
 mod config;
+mod dead_letters;
 mod fakes;
 mod hooks;
 mod matrix;

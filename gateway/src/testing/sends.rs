@@ -93,7 +93,7 @@ impl World {
     }
 }
 
-fn opens(state: &mut Conversation) {
+pub(super) fn opens(state: &mut Conversation) {
     state.window_until = START.plus(Duration::from_secs(3600));
 }
 

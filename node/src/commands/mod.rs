@@ -9,6 +9,7 @@ use crate::client::{CallError, Client, Problem};
 
 pub mod account;
 pub mod config;
+pub mod dlq;
 pub mod endpoint;
 pub mod health;
 pub mod key;
@@ -188,6 +189,7 @@ async fn dispatch(command: Option<Command>, context: &mut Context) -> Result<(),
         Command::Account(command) => account::run(command, context).await,
         Command::Endpoint(command) => endpoint::run(command, context).await,
         Command::Key(command) => key::run(command, context).await,
+        Command::Dlq(command) => dlq::run(command, context).await,
         Command::CheckConfig(args) => config::check(args.config.as_deref(), context),
         Command::Config(command) => config::run(command, context),
         Command::Topics(command) => servers::topics(command, context).await,

@@ -21,7 +21,7 @@ use messaging::media::{DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, 
 use messaging::outcome::Status;
 use messaging::record::{Command, Record, RecordKind, SendCommand};
 use messaging::seal::{DataKey, Keyring, Secret};
-use messaging::state::{Conversation, MessageRow, Pointer};
+use messaging::state::{Conversation, MessageRow, Pointer, Quarantined};
 use messaging::store::{Key, Scan, Store};
 use messaging::tenant::{Owned, Tenant};
 use router::egress::{AllowedNetwork, Door, Policy, Settings};
@@ -361,6 +361,8 @@ pub struct Rig {
     pub inbox: Arc<Server>,
     pub platform: Arc<Server>,
     pub keeper: DirectoryKeeper,
+    /// The account is taken away while its webhooks are on their way, and put back when they are parked.
+    pub account_goes: bool,
     pub store: Arc<dyn Store>,
     pub keyring: Keyring,
     pub log: Arc<MemLog>,
@@ -430,6 +432,7 @@ impl Rig {
             inbox,
             platform,
             keeper,
+            account_goes: false,
             store,
             keyring,
             log,
@@ -607,11 +610,38 @@ impl Rig {
         let request = WebhookRequest { is_post: true, query: "", headers: &headers, body: &body, now: Timestamp::ZERO, fetched: None };
         let received = messaging::channels::channel(self.kind).receive(&request, &account.verifier).unwrap();
         let messaging::channels::Received::Pieces(pieces) = received else { panic!("no handshake") };
+        if self.account_goes {
+            self.keeper.change::<()>(|_| Ok(vec![Change::Delete(self.account.to_string())])).await.unwrap();
+        }
         for piece in pieces {
             let conversation = self.conversation(piece.handle());
             let record = Record::inbound(self.owned(), self.kind, conversation, &piece, self.clock.now());
             self.append(record, Topic::Inbound).await;
         }
+        if self.account_goes {
+            self.until_parked(1).await;
+            self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Account(account.row.clone()))])).await.unwrap();
+        }
+    }
+
+    /// Lets everything that is parked in again, as an operator does.
+    pub async fn requeue_all(&self) {
+        for (_, row) in self.store.scan(Scan::Quarantine(Some(self.tenant.id()), None), 100).await.unwrap() {
+            let row: Quarantined = postcard::from_bytes(&row).unwrap();
+            let record = Record::decode(&row.record, self.keyring.log()).unwrap().requeued_at(self.clock.now());
+            let topic = record.topic();
+            self.append(record, topic).await;
+        }
+    }
+
+    pub async fn until_parked(&self, count: usize) {
+        for _ in 0..500 {
+            if self.parked().await == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{} are parked, not {count}", self.parked().await);
     }
 
     /// News of the account, as whoever changes it puts them on the log.
