@@ -97,7 +97,8 @@ async fn authentic_but_unparsable_is_kept() {
 }
 
 async fn dead_letters_are_shown_and_dropped(system: &System) {
-    let listed = system.call("GET", "/v1/dead-letters", &[], "").await.json();
+    let json = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap();
+    let listed = json(&system.call("GET", "/v1/dead-letters", &[], "").await.body);
     let rows = listed["data"].as_array().unwrap().clone();
     assert!(rows.len() >= 3, "{listed}");
     for row in rows {
@@ -105,7 +106,7 @@ async fn dead_letters_are_shown_and_dropped(system: &System) {
         let path = format!("/v1/dead-letters/{}/{}", row["tenant"].as_str().unwrap(), row["id"].as_str().unwrap());
         let shown = system.call("GET", &path, &[], "").await;
         assert_eq!(shown.status, 200);
-        assert!(shown.json()["body"].is_string(), "as it came");
+        assert!(json(&shown.body)["body"].is_string(), "as it came");
         assert_eq!(system.call("POST", &format!("{path}/requeue"), &[], "").await.status, 422);
         assert_eq!(system.call("DELETE", &path, &[], "").await.status, 204);
         assert_eq!(system.call("GET", &path, &[], "").await.status, 404);

@@ -4,10 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use openssl::ssl::{SslConnector, SslMethod, SslVersion};
+use openssl::x509::X509;
+use openssl::x509::store::X509StoreBuilder;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
-use scylla::client::session::Session;
+use scylla::client::session::{OpenSsl010Config, Session};
 use scylla::client::session_builder::SessionBuilder;
 use scylla::client::{Compression as Wire, PoolSize};
 use scylla::errors::{DbError, RequestAttemptError};
@@ -104,19 +105,26 @@ fn check_keyspace(name: &str) -> Result<(), StoreError> {
     Err(StoreError::Damaged(format!("a keyspace's name {rule}")))
 }
 
-fn tls(file: &std::path::Path) -> Result<Arc<rustls::ClientConfig>, StoreError> {
+/// Only nodes with a certificate of this authority are talked to; it must name the node's address, which the driver sees to.
+fn tls(file: &std::path::Path) -> Result<OpenSsl010Config, StoreError> {
     let unusable = |error: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: {error}", file.display()));
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(&error))? {
-        roots.add(certificate.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
-    }
-    if roots.is_empty() {
+    let text = std::fs::read(file).map_err(|error| unusable(&error))?;
+    let authorities = X509::stack_from_pem(&text).map_err(|error| unusable(&error))?;
+    if authorities.is_empty() {
         return Err(unusable(&"no certificate in it"));
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = versions.map_err(|error| unusable(&error))?.with_root_certificates(roots).with_no_client_auth();
-    Ok(Arc::new(config))
+    let built = || {
+        let mut roots = X509StoreBuilder::new()?;
+        for authority in authorities {
+            roots.add_cert(authority)?;
+        }
+        let mut connector = SslConnector::builder(SslMethod::tls_client())?;
+        connector.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+        // In place of the system's authorities.
+        connector.set_cert_store(roots.build());
+        Ok::<_, openssl::error::ErrorStack>(OpenSsl010Config::new(connector))
+    };
+    built().map_err(|error| unusable(&error))
 }
 
 /// Tries idempotent requests again. All our writes are: each carries its write time.
