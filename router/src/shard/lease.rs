@@ -1,0 +1,92 @@
+//! A shard's lease: taken at the beginning, renewed while it works.
+
+use super::*;
+
+impl<'a> Shard<'a> {
+    /// Takes the lease and takes up what the former owner left. Returns none when told to stop meanwhile, or when the lease was lost
+    /// before all was taken up.
+    pub async fn begin(parts: ShardParts, reader: &'a mut dyn ShardReader, orders: &mut watch::Receiver<Order>) -> Option<Self> {
+        let id = reader.shard();
+        let mut owner = [0; 16];
+        fill_random(&mut owner);
+        let (waits_since, mut told) = (parts.clock.monotonic(), false);
+        let (lease, asked_at) = loop {
+            if *orders.borrow() != Order::Work {
+                return None;
+            }
+            let asked_at = parts.clock.monotonic();
+            match parts.store.lease(LeaseOn::Shard(id), owner, parts.options.lease_ttl).await {
+                Ok(LeaseAnswer::Held(lease)) => break (lease, asked_at),
+                Ok(LeaseAnswer::HeldByOther(other)) => {
+                    tracing::debug!(shard = id, until = %other.until, "another process holds the shard, waiting");
+                    // One that died lets go within this time: whoever renews it still believes that the shard is his.
+                    if !told && asked_at.saturating_sub(waits_since) > parts.options.lease_ttl * 3 {
+                        told = true;
+                        tracing::warn!(shard = id, until = %other.until, "another process has not let go of a shard that the log gave to us");
+                    }
+                }
+                Err(error) => tracing::warn!(shard = id, %error, "no lease yet"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                _ = orders.changed() => {}
+            }
+        };
+        let (to_me, from_lanes) = mpsc::channel(FROM_LANES_MAX);
+        let lease_clock = Arc::new(LeaseClock::default());
+        let mut shard = Self {
+            id,
+            reader,
+            owner,
+            lease,
+            lease_clock,
+            renew_at: Duration::ZERO,
+            states: States::default(),
+            progress: Progress::default(),
+            feed: lease.epoch << EPOCH_SHIFT,
+            feed_open: Prefix::default(),
+            later: Later::new(id, lease.epoch),
+            flows: Flows::default(),
+            to_me,
+            from_lanes,
+            newest_log_time: Timestamp::ZERO,
+            parts,
+        };
+        shard.note_lease(lease, asked_at);
+        if shard.recover().await.is_err() {
+            tracing::warn!(shard = id, "lease lost while the former owner's work was taken up");
+            return None;
+        }
+        Some(shard)
+    }
+
+    /// The store counts from some instant after it was asked: counted from before, our end is never later than the row's.
+    pub(super) fn note_lease(&mut self, lease: Lease, asked_at: Duration) {
+        let ttl = self.parts.options.lease_ttl;
+        self.lease = lease;
+        self.lease_clock.set(asked_at + ttl - ttl / 5);
+        self.renew_at = asked_at + ttl / 3;
+    }
+
+    /// Renews the lease when it is time to.
+    pub(super) async fn renew(&mut self) -> Result<(), Lost> {
+        if self.parts.clock.monotonic() < self.renew_at {
+            return Ok(());
+        }
+        let asked_at = self.parts.clock.monotonic();
+        match self.parts.store.lease(LeaseOn::Shard(self.id), self.owner, self.parts.options.lease_ttl).await {
+            // It ran out, another had it meanwhile, and that one's ran out too: what it did is not in our memory.
+            Ok(LeaseAnswer::Held(lease)) if lease.epoch != self.lease.epoch => Err(Lost),
+            Ok(LeaseAnswer::Held(lease)) => {
+                self.note_lease(lease, asked_at);
+                Ok(())
+            }
+            Ok(LeaseAnswer::HeldByOther(_)) => Err(Lost),
+            Err(error) => {
+                tracing::warn!(shard = self.id, %error, "lease not renewed");
+                self.renew_at = self.parts.clock.monotonic() + STORE_RETRY.1;
+                Ok(())
+            }
+        }
+    }
+}

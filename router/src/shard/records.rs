@@ -1,0 +1,94 @@
+//! From a record's bytes to its outcome.
+
+use super::*;
+
+impl Shard<'_> {
+    pub(super) fn parse(&mut self, entries: Vec<(Topic, Entry)>) -> Vec<Incoming> {
+        let mut incoming = Vec::with_capacity(entries.len());
+        for (topic, entry) in entries {
+            self.newest_log_time = self.newest_log_time.max(entry.appended_at);
+            let slot = self.progress.open(topic, entry.position);
+            match Record::decode(&entry.payload, self.parts.keyring.log()) {
+                Ok(record) => {
+                    let parse = || decide::parse(&record, self.parts.keyring.ids());
+                    let parsed = std::panic::catch_unwind(AssertUnwindSafe(parse)).unwrap_or(Err(Unfit::Panic));
+                    incoming.push(Incoming { slot, record: Tracked::new(record), parsed });
+                }
+                Err(error) => {
+                    // Not ours, or damaged beyond its checksum: nothing in it can be trusted, not even whose it is.
+                    tracing::error!(shard = self.id, position = entry.position.0, %error, "record left out");
+                    metrics::DEAD_LETTERS_TOTAL
+                        .at([metrics::DeadLetterQueue::Inbound.index(), metrics::DeadLetterReason::Unreadable.index()])
+                        .increment(1);
+                    self.progress.release(slot);
+                }
+            }
+        }
+        incoming
+    }
+
+    pub(super) fn decide(&mut self, desk: &mut Desk<'_>, incoming: &Incoming) -> Outcome {
+        let record = incoming.record.get();
+        let parsed = match &incoming.parsed {
+            Ok(parsed) => parsed,
+            Err(unfit) => return quarantine(desk, record, *unfit, &self.parts.keyring),
+        };
+        if let Some((_, Conversation { alias_of: Some(to), .. })) = desk.states.get(&record.conversation)
+            && !record.moved
+            && !matches!(parsed, Parsed::Command(command) if matches!(**command, messaging::record::Command::Link { .. }))
+        {
+            // Known under another handle: its own shard decides. (Same shard: `load_states` moved it already.)
+            desk.effects.records.push(record.moved_to(*to));
+            return Outcome::Moved;
+        }
+        let mut unfit = Unfit::Panic;
+        for _ in 0..DECIDE_TRIES {
+            let mark = desk.mark(record.conversation);
+            match std::panic::catch_unwind(AssertUnwindSafe(|| decide::record(desk, record, parsed))) {
+                Ok(Ok(outcome)) => {
+                    if record.requeued {
+                        desk.delete(Key::Quarantine(record.tenant.id(), parked_id(record, &self.parts.keyring)));
+                    }
+                    return outcome;
+                }
+                Ok(Err(found)) => unfit = found,
+                Err(_) => {
+                    unfit = Unfit::Panic;
+                    metrics::PANICS.at([]).increment(1);
+                }
+            }
+            desk.roll_back(&mark);
+        }
+        quarantine(desk, record, unfit, &self.parts.keyring)
+    }
+}
+
+/// Parks a record that cannot be decided.
+fn quarantine(desk: &mut Desk<'_>, record: &Record, unfit: Unfit, keyring: &Keyring) -> Outcome {
+    desk.write(quarantined(record, unfit, keyring));
+    Outcome::Quarantined
+}
+
+/// The row of a parked record, counted.
+pub(super) fn quarantined(record: &Record, unfit: Unfit, keyring: &Keyring) -> Write {
+    let row = Quarantined {
+        account: record.account,
+        channel: record.channel,
+        reason: unfit.name().to_owned(),
+        at: record.accepted_at,
+        record: record.encode(keyring.log()).to_vec(),
+    };
+    let reason = match unfit {
+        Unfit::Body => metrics::DeadLetterReason::Unparsable,
+        Unfit::Owner | Unfit::Row | Unfit::TooLarge => metrics::DeadLetterReason::Unreadable,
+        Unfit::Panic => metrics::DeadLetterReason::Panicked,
+    };
+    metrics::DEAD_LETTERS_TOTAL.at([metrics::DeadLetterQueue::Inbound.index(), reason.index()]).increment(1);
+    let value = postcard::to_stdvec(&row).expect("our own types serialise");
+    Write::put(Key::Quarantine(record.tenant.id(), parked_id(record, keyring)), value, record.accepted_at)
+}
+
+/// Under which id a record is parked: by what it says, so that one that comes again is parked once.
+fn parked_id(record: &Record, keyring: &Keyring) -> QuarantineId {
+    QuarantineId(keyring.ids().content(record.tenant.id(), record.account, &record.body))
+}

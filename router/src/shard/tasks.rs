@@ -1,0 +1,208 @@
+//! Where a step's tasks wait: with their flow, at a lane, or in `later`.
+
+use super::*;
+
+impl Shard<'_> {
+    pub(super) fn take_ready(&mut self, now: Timestamp) -> Vec<([u8; 16], later::Entry)> {
+        let mut ready = Vec::new();
+        for destination in self.later.waiting(now) {
+            let flows = &self.flows;
+            let busy = |conversation| {
+                let endpoint = Destination::Endpoint(messaging::ids::EndpointId(destination));
+                let account = Destination::Account(messaging::ids::AccountId(destination));
+                flows.is_busy((endpoint, conversation)) || flows.is_busy((account, conversation))
+            };
+            for entry in self.later.take_ready(destination, now, LATER_IN_FLIGHT_MAX, busy) {
+                ready.push((destination, entry));
+            }
+        }
+        ready
+    }
+
+    pub(super) fn intent(&mut self, desk: &mut Desk<'_>, ticket: u64) -> Option<Go> {
+        let key = self.flows.of(ticket)?;
+        let pending = self.flows.head(key)?;
+        pending.task.attempts += 1;
+        decide::outbound::intent(desk, &pending.task).ok().flatten()
+    }
+
+    pub(super) fn place_tasks(
+        &mut self,
+        desk: &mut Desk<'_>,
+        tasks: Vec<Task>,
+        owners: Vec<Option<Slot>>,
+        offers: &mut Vec<FlowKey>,
+        now: Timestamp,
+    ) {
+        let mut places: Map<u64, Place> = Map::default();
+        for (task, owner) in tasks.into_iter().zip(owners) {
+            let destination = task.destination();
+            let key = (destination, task.conversation);
+            let (slot, place) = match &task.work {
+                Work::Send(_) => {
+                    if let Some(slot) = owner {
+                        self.progress.hold(slot);
+                    }
+                    (owner, None)
+                }
+                Work::Deliver(delivery) => {
+                    let order = delivery.feed.order;
+                    let place = match places.get(&order) {
+                        Some(place) => {
+                            self.feed_open.hold(*place);
+                            *place
+                        }
+                        None => {
+                            let place = self.feed_open.open(order);
+                            places.insert(order, place);
+                            place
+                        }
+                    };
+                    (None, Some(place))
+                }
+            };
+            let pending = Pending { task, slot, place, order: None };
+            let waits = self.later.blocks(destination.bytes(), key.1) || self.later.held(destination.bytes(), now);
+            if waits || !self.flows.has_room(key) {
+                self.shadow(desk, key, now);
+                self.park(desk, pending, Timestamp::ZERO, now);
+            } else if self.flows.push(pending) {
+                offers.push(key);
+            }
+        }
+    }
+
+    /// Puts a task into `later` and lets go of what waits for it (after this step's rows are written).
+    pub(crate) fn park(&mut self, desk: &mut Desk<'_>, pending: Pending, due: Timestamp, now: Timestamp) {
+        let destination = pending.task.destination().bytes();
+        if let Some(order) = pending.order {
+            if let Some(write) = self.later.again(destination, order, due, pending.task.attempts, now) {
+                desk.write(write);
+            }
+            return;
+        }
+        let row = ends::later_row(&pending.task, due, now, self.lease.epoch);
+        if let Work::Send(sending) = &pending.task.work
+            && decide::outbound::park(desk, pending.task.tenant, sending.command.message).is_err()
+        {
+            tracing::error!(shard = self.id, message = %sending.command.message, "message row does not open");
+        }
+        let write = self.later.push(destination, row, now);
+        desk.write(write);
+        self.let_go(&pending);
+    }
+
+    /// Something of this flow is about to be parked: everything before it is parked first, the head too although it is under way.
+    /// So `later` holds all of a conversation or nothing of it, and whoever takes over after a crash finds the order there.
+    pub(super) fn shadow(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+        let mut flow = self.flows.take(key);
+        let Some(mut head) = flow.pop_front() else { return };
+        if head.order.is_none() {
+            let row = ends::later_row(&head.task, Timestamp::ZERO, now, self.lease.epoch);
+            let (write, order) = self.later.push_in_flight(key.0.bytes(), row, now);
+            desk.write(write);
+            self.let_go(&head);
+            head.order = Some(order);
+            head.slot = None;
+            head.place = None;
+        }
+        for pending in flow {
+            self.park(desk, pending, Timestamp::ZERO, now);
+        }
+        self.flows.push(head);
+    }
+
+    /// Releases what waited for a task.
+    pub(crate) fn let_go(&mut self, pending: &Pending) {
+        if let Some(slot) = pending.slot {
+            self.progress.release(slot);
+        }
+        if let Some(place) = pending.place {
+            self.feed_open.release(place);
+        }
+    }
+
+    /// Offers heads of flows to their lanes; what does not fit is parked.
+    pub(super) async fn offer_all(&mut self, offers: Vec<FlowKey>, now: Timestamp) -> Result<(), Lost> {
+        let mut full = Vec::new();
+        for key in offers {
+            if !self.offer(key) {
+                full.push(key);
+            }
+        }
+        if full.is_empty() {
+            return Ok(());
+        }
+        self.park_flows(full, now).await
+    }
+
+    /// Offers the head of a flow. Says whether its lane took it.
+    pub(crate) fn offer(&mut self, key: FlowKey) -> bool {
+        let Some((ticket, task)) = self.flows.issue(key) else { return true };
+        let job = Job { task, ticket, owner: self.to_me.clone(), lease: self.lease_clock.clone() };
+        if self.parts.lanes.offer(job).is_ok() {
+            return true;
+        }
+        self.flows.redeem(ticket);
+        false
+    }
+
+    /// Parks whole flows whose lane is full.
+    pub(super) async fn park_flows(&mut self, keys: Vec<FlowKey>, now: Timestamp) -> Result<(), Lost> {
+        let directory = self.parts.keeper.shared().load_full();
+        let mut rows = Map::default();
+        let mut wanted = Vec::new();
+        for key in &keys {
+            for task in self.flows.tasks(*key) {
+                if let Work::Send(sending) = &task.work {
+                    wanted.push(Key::Pointer(task.tenant.id(), sending.command.message.0));
+                }
+            }
+        }
+        self.fetch_rows(wanted, &mut rows).await;
+        self.follow(&directory, &mut rows).await;
+        let writes = self.at_desk(&directory, rows, now, |shard, desk| {
+            for key in keys {
+                shard.park_for_room(desk, key, now);
+            }
+        });
+        self.apply(writes, Durability::Buffered).await
+    }
+
+    /// Parks a flow whose lane has no room now: a short while later it may.
+    pub(crate) fn park_for_room(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+        let due = now.plus(ROOM_LOOK);
+        for pending in self.flows.take(key) {
+            match pending.order {
+                Some(order) => self.later.put_back(key.0.bytes(), order, due),
+                None => self.park(desk, pending, due, now),
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, desk: &mut Desk<'_>, now: Timestamp) {
+        for (account, message) in std::mem::take(&mut desk.effects.cancelled) {
+            if let Some(order) = self.later.find_send(account.0, message) {
+                let write = self.later.done(account.0, order, now);
+                desk.write(write);
+            }
+            // In memory: its turn comes, the intent says no.
+        }
+    }
+
+    /// Reads on where a queue's index has room.
+    pub(super) async fn read_on(&mut self, now: Timestamp) {
+        if let Some(from) = self.later.timers_to_read() {
+            let found = self.scan(Scan::Later(self.id, Queue::Timers, from), PAGE).await;
+            let more = found.len() == PAGE;
+            self.later.timers_read(rows_of(found, self.lease.epoch), more);
+        }
+        for destination in self.later.waiting(now) {
+            if let Some(from) = self.later.to_read(destination) {
+                let found = self.scan(Scan::Later(self.id, Queue::Destination(destination), from), PAGE / 2).await;
+                let more = found.len() == PAGE / 2;
+                self.later.read_on(destination, rows_of(found, self.lease.epoch), more);
+            }
+        }
+    }
+}
