@@ -14,18 +14,18 @@ use super::{Call, away, cursor, damaged, not_appended};
 use crate::problem::{Code, Problem};
 use crate::reply::{self, Reply};
 
-/// A parked record: its row, and itself.
+/// A parked record: its row, and itself, where it opens.
 struct Parked {
     tenant: TenantId,
     id: QuarantineId,
     row: Quarantined,
-    record: Record,
+    record: Option<Record>,
 }
 
 impl Parked {
     fn read(call: &Call<'_>, tenant: TenantId, id: QuarantineId, bytes: &[u8]) -> Result<Self, Problem> {
         let row: Quarantined = postcard::from_bytes(bytes).map_err(|_| damaged("dead letter"))?;
-        let record = Record::decode(&row.record, call.shared().parts.keyring.log()).map_err(|_| damaged("dead letter"))?;
+        let record = Record::decode(&row.record, call.shared().parts.keyring.log()).ok();
         Ok(Self { tenant, id, row, record })
     }
 
@@ -35,9 +35,9 @@ impl Parked {
             "tenant": self.tenant,
             "account": self.row.account,
             "channel": self.row.channel.name(),
-            "kind": kind_name(self.record.kind),
+            "kind": self.record.as_ref().map_or("unreadable", |record| kind_name(record.kind)),
             "reason": self.row.reason,
-            "conversation": self.record.conversation,
+            "conversation": self.record.as_ref().map(|record| record.conversation),
             "at": self.row.at,
         })
     }
@@ -87,9 +87,11 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
     let parked = parked(call).await?;
     let mut shown = parked.show();
-    match std::str::from_utf8(&parked.record.body) {
-        Ok(text) => shown["body"] = text.into(),
-        Err(_) => shown["body_base64"] = BASE64.encode(&parked.record.body).into(),
+    let body = parked.record.as_ref().map(|record| &record.body);
+    match body.map(|body| std::str::from_utf8(body).map_err(|_| body)) {
+        Some(Ok(text)) => shown["body"] = text.into(),
+        Some(Err(body)) => shown["body_base64"] = BASE64.encode(body).into(),
+        None => shown["body"] = Value::Null,
     }
     Ok(reply::json(StatusCode::OK, &shown))
 }
@@ -99,11 +101,11 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Reply, Problem> {
 pub(super) async fn requeue(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
     let parked = parked(call).await?;
-    if parked.record.kind == RecordKind::Unparsable {
-        return Err(Problem::new(Code::ValidationFailed, "the webhook could not be taken apart when it came: there is nothing to work on"));
-    }
+    let Some(record) = parked.record.filter(|record| record.kind != RecordKind::Unparsable) else {
+        return Err(Problem::new(Code::ValidationFailed, "it could not be taken apart when it came: there is nothing to work on"));
+    };
     let parts = &call.shared().parts;
-    let record = parked.record.requeued_at(call.now);
+    let record = record.requeued_at(call.now);
     let new = record.to_new(record.topic(), parts.log.partitions(), parts.keyring.log());
     let results = parts.log.append(vec![new]).await;
     results.into_iter().next().unwrap_or(Err(messaging::log::AppendError::Closed)).map_err(not_appended)?;

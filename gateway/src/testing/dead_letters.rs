@@ -80,6 +80,17 @@ async fn dead_letters_come_page_by_page_and_what_was_never_understood_is_not_let
         }
         let unparsable = Record { kind: RecordKind::Unparsable, ..record };
         let path = world.parked(&unparsable, 6).await;
+        // One that does not open any more is listed and dropped like the others.
+        let damaged = Key::Quarantine(world.tenant(), QuarantineId([7; 16]));
+        let row = Quarantined {
+            account: unparsable.account,
+            channel: unparsable.channel,
+            reason: "damaged_row".into(),
+            at: START,
+            record: b"no record".to_vec(),
+        };
+        world.put(damaged, postcard::to_stdvec(&row).unwrap()).await;
+        let broken = format!("/v1/dead-letters/{}/{}", world.tenant(), QuarantineId([7; 16]));
         let (mut seen, mut cursor) = (Vec::new(), String::new());
         loop {
             let page = world.call("GET", &format!("/v1/dead-letters?limit=4{cursor}"), &Value::Null).await.json();
@@ -89,9 +100,12 @@ async fn dead_letters_come_page_by_page_and_what_was_never_understood_is_not_let
         }
         let mut each = seen.clone();
         each.dedup();
-        assert_eq!((seen.len(), each.len()), (6, 6), "{seen:?}");
-        let answer = world.call("POST", &format!("{path}/requeue"), &Value::Null).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation-failed".to_owned()));
+        assert_eq!((seen.len(), each.len()), (7, 7), "{seen:?}");
+        for path in [&path, &broken] {
+            let answer = world.call("POST", &format!("{path}/requeue"), &Value::Null).await;
+            assert_eq!((answer.status, answer.code()), (422, "validation-failed".to_owned()), "{path}");
+            assert_eq!(world.call("DELETE", path, &Value::Null).await.status, 204, "{path}");
+        }
         for path in ["/v1/dead-letters/x/y", "/v1/dead-letters?cursor=x"] {
             assert!(matches!(world.call("GET", path, &Value::Null).await.status, 404 | 422), "{path}");
         }
