@@ -1,22 +1,18 @@
 //! What the decisions of a step read: conversations, pointers and what they lead to.
 
+use messaging::BoxFuture;
+
 use super::*;
 
 impl Shard<'_> {
     /// An account that is not known may have been made by another process a moment ago: whoever took its record knew it. So the
-    /// directory is looked at once more, however long the store is away, before such a record is parked.
+    /// directory is looked at once more before such a record is parked.
     pub(super) async fn know_owners(&self, incoming: &[Incoming]) {
         let keeper = &self.parts.keeper;
         let directory = keeper.shared().load_full();
         let is_known = |record: &Record| directory.account_of(record.tenant, record.account).is_some();
-        if incoming.iter().all(|one| is_known(one.record.get())) {
-            return;
-        }
-        let mut wait = STORE_RETRY.0;
-        while let Err(error) = keeper.refresh().await {
-            tracing::warn!(shard = self.id, %error, "directory not read, trying again");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(STORE_RETRY.1);
+        if !incoming.iter().all(|one| is_known(one.record.get())) {
+            self.insist("directory", || Box::pin(keeper.refresh())).await;
         }
     }
 
@@ -210,28 +206,22 @@ impl Shard<'_> {
         rows.extend(keys.into_iter().zip(values));
     }
 
-    /// Reads, however long the store is away: a step cannot be decided without.
     pub(super) async fn read(&self, keys: Vec<Key>) -> Vec<Option<Vec<u8>>> {
-        let mut wait = STORE_RETRY.0;
-        loop {
-            match self.parts.store.read(keys.clone()).await {
-                Ok(values) => return values,
-                Err(error) => {
-                    tracing::warn!(shard = self.id, %error, "store read failed, trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(STORE_RETRY.1);
-                }
-            }
-        }
+        self.insist("rows", || self.parts.store.read(keys.clone())).await
     }
 
     pub(super) async fn scan(&self, scan: Scan, limit: usize) -> Vec<messaging::store::Found> {
+        self.insist("a range", || self.parts.store.scan(scan, limit)).await
+    }
+
+    /// Reads, however long the store is away: a step cannot be decided without.
+    async fn insist<'s, T>(&'s self, what: &'static str, read: impl Fn() -> BoxFuture<'s, Result<T, StoreError>>) -> T {
         let mut wait = STORE_RETRY.0;
         loop {
-            match self.parts.store.scan(scan, limit).await {
+            match read().await {
                 Ok(found) => return found,
                 Err(error) => {
-                    tracing::warn!(shard = self.id, %error, "store scan failed, trying again");
+                    tracing::warn!(shard = self.id, what, %error, "store read failed, trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(STORE_RETRY.1);
                 }
