@@ -390,6 +390,10 @@ fn delete(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, targets: &[St
             let id = desk.world.ids.inbound_message(record.tenant.id(), record.account, target);
             let nothing = messaging::state::Pointer { message: None, event: None };
             desk.put(Key::Pointer(record.tenant.id(), id.0), nothing.encode());
+            if let Some((_, state)) = desk.states.get_mut(&record.conversation) {
+                // Else the message, of the same second perhaps, would be taken for surely new and told.
+                state.note_stored(inbound.at, &id.0);
+            }
         }
     }
     let first = heads.first().cloned().unwrap_or_else(|| "{}".to_owned());

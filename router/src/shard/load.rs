@@ -147,10 +147,12 @@ impl Shard<'_> {
 
     /// Reads what the loaded rows lead to, in at most three rounds: event -> message pointer -> message -> messages it refers to.
     pub(super) async fn follow(&mut self, directory: &Directory, rows: &mut Map<Key, Option<Vec<u8>>>) {
+        // What was followed leads nowhere new.
+        let mut fresh: Vec<Key> = rows.keys().copied().collect();
         for _ in 0..3 {
             let mut next = Vec::new();
-            for (key, value) in rows.iter() {
-                let Some(value) = value else { continue };
+            for key in &fresh {
+                let Some(Some(value)) = rows.get(key) else { continue };
                 match key {
                     Key::Pointer(tenant, _) | Key::PlatformId(tenant, _, _) => {
                         if let Ok(Pointer { message: Some((conversation, at, id)), .. }) = Pointer::decode(value) {
@@ -174,6 +176,7 @@ impl Shard<'_> {
             if next.is_empty() {
                 return;
             }
+            fresh.clone_from(&next);
             self.fetch_rows(next, rows).await;
         }
     }
