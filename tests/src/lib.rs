@@ -109,6 +109,8 @@ pub struct Setup {
     pub platforms: SimOptions,
     /// Lines added to the configuration file.
     pub config: String,
+    /// What is logged.
+    pub log_filter: &'static str,
     /// Certificate authorities to trust beside the public ones.
     pub tls_ca_file: Option<PathBuf>,
     /// Gateways and routers as processes of their own, on the real servers; none: one process, on what the run says.
@@ -124,6 +126,7 @@ impl Default for Setup {
         Self {
             platforms: SimOptions { statuses: fast(), ..SimOptions::default() },
             config: String::new(),
+            log_filter: "info",
             tls_ca_file: None,
             split: None,
             backend: None,
@@ -139,7 +142,16 @@ pub fn fast() -> StatusDelays {
 }
 
 /// Writes the configuration of one process, and its data folder. Gives the file.
-fn write_config(dir: &std::path::Path, name: &str, roles: &str, host: IpAddr, backend: &Backend, more: &str, tls_ca_file: &str) -> PathBuf {
+/// What the configurations of all processes of a system have in common.
+struct Common<'a> {
+    backend: &'a Backend,
+    log_filter: &'a str,
+    tls_ca_file: &'a str,
+    more: &'a str,
+}
+
+fn write_config(dir: &std::path::Path, name: &str, roles: &str, host: IpAddr, common: &Common<'_>) -> PathBuf {
+    let Common { log_filter, tls_ca_file, more, .. } = common;
     let dir = dir.display();
     let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
     let config = format!(
@@ -157,6 +169,7 @@ bootstrap_key_file = "{dir}/first-key"
 {backend}
 [telemetry]
 log_format = "json"
+log_filter = "{log_filter}"
 [webhooks]
 allow_private = ["127.0.0.0/8", "{nets}"]
 allow_http = true
@@ -172,7 +185,7 @@ clock_control = true
 "#,
         beyond_loopback = !host.is_loopback(),
         nets = net::ALL,
-        backend = backend.config(),
+        backend = common.backend.config(),
     );
     let path = PathBuf::from(format!("{dir}/{name}.toml"));
     std::fs::write(&path, config).expect("the folder takes a file");
@@ -200,7 +213,8 @@ impl System {
         let net = setup.net.as_deref();
         let launch = |name: &str, roles: &str| {
             let host = net.map_or(LOOPBACK, |net| net.address(name).into());
-            let config = write_config(dir.path(), name, roles, host, &backend, &setup.config, &ca);
+            let common = Common { backend: &backend, log_filter: setup.log_filter, tls_ca_file: &ca, more: &setup.config };
+            let config = write_config(dir.path(), name, roles, host, &common);
             Launch { config, namespace: net.map(|net| net.namespace(name)) }
         };
         let mut members = Vec::new();
