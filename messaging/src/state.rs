@@ -11,6 +11,10 @@ use crate::outcome::{Reason, Status, Step};
 use crate::seal::{DataKey, KEY_BYTES, OpenError, Sealed};
 use crate::store::Work;
 
+mod newest;
+
+use newest::Newest;
+
 /// What a shard knows of a conversation. Sealed with the tenant's key at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
@@ -69,38 +73,6 @@ pub struct Conversation {
     /// What came at `newest_platform_at`. In memory only: platforms' times are whole seconds, and several pieces share one.
     #[serde(skip)]
     newest: Newest,
-}
-
-/// Most pieces of one platform time that are remembered; what else came then is looked up.
-const NEWEST_MAX: usize = 6;
-
-/// The pieces of a conversation's newest platform time: all of them, while this process has seen that time begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Newest {
-    is_whole: bool,
-    count: u8,
-    /// The first bytes of their ids.
-    heads: [u64; NEWEST_MAX],
-}
-
-impl Newest {
-    fn has(&self, head: u64) -> bool {
-        self.heads[..usize::from(self.count)].contains(&head)
-    }
-
-    fn add(&mut self, head: u64) {
-        match self.heads.get_mut(usize::from(self.count)) {
-            Some(place) => {
-                *place = head;
-                self.count += 1;
-            }
-            None => self.is_whole = false,
-        }
-    }
-}
-
-fn head_of(id: &[u8; ID_BYTES]) -> u64 {
-    u64::from_le_bytes(id[..8].try_into().expect("an id has 16 bytes"))
 }
 
 /// One of our messages that a watermark may move.
@@ -183,17 +155,17 @@ impl Conversation {
 
     /// Whether a piece of this platform time and id has surely not been stored: no need to look it up.
     pub fn is_surely_new(&self, at: Timestamp, id: &[u8; ID_BYTES]) -> bool {
-        at > self.newest_platform_at || (at == self.newest_platform_at && self.newest.is_whole && !self.newest.has(head_of(id)))
+        at > self.newest_platform_at || (at == self.newest_platform_at && self.newest.surely_lacks(id))
     }
 
     /// Remembers that a piece was stored.
     pub fn note_stored(&mut self, at: Timestamp, id: &[u8; ID_BYTES]) {
         if at > self.newest_platform_at {
             self.newest_platform_at = at;
-            self.newest = Newest { is_whole: true, ..Newest::default() };
+            self.newest = Newest::begun();
         }
         if at == self.newest_platform_at {
-            self.newest.add(head_of(id));
+            self.newest.add(id);
         }
     }
 
@@ -518,49 +490,5 @@ impl EventRow {
     /// From the store.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
         Ok(postcard::from_bytes(bytes)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(n: u8) -> [u8; ID_BYTES] {
-        [n; ID_BYTES]
-    }
-
-    fn begun() -> Conversation {
-        let (conversation, contact) = (ConversationId(id(1)), ContactId(id(2)));
-        Conversation::new(conversation, AccountId(id(3)), ChannelKind::Whatsapp, contact, Handle::chat("1"), [0; KEY_BYTES])
-    }
-
-    #[test]
-    fn what_is_surely_new_need_not_be_looked_up() {
-        let second = Timestamp::from_secs;
-        let mut state = begun();
-        assert!(state.is_surely_new(second(5), &id(10)), "nothing was stored");
-        state.note_stored(second(5), &id(10));
-        let cases = [(4, 11, false, "older"), (5, 10, false, "seen"), (5, 11, true, "another of this second"), (6, 10, true, "later")];
-        for (at, piece, expected, why) in cases {
-            assert_eq!(state.is_surely_new(second(at), &id(piece)), expected, "{why}");
-        }
-        state.note_stored(second(4), &id(12));
-        assert!(state.is_surely_new(second(5), &id(11)), "an older one changes nothing");
-        for piece in 11..11 + NEWEST_MAX as u8 {
-            state.note_stored(second(5), &id(piece));
-        }
-        assert!(!state.is_surely_new(second(5), &id(99)), "more than are remembered");
-        state.note_stored(second(6), &id(99));
-        assert!(state.is_surely_new(second(6), &id(10)), "a new second");
-    }
-
-    #[test]
-    fn what_another_process_stored_in_this_second_is_not_known() {
-        let mut state = begun();
-        state.note_stored(Timestamp::from_secs(5), &id(10));
-        let bytes = postcard::to_stdvec(&state).unwrap();
-        let loaded: Conversation = postcard::from_bytes(&bytes).unwrap();
-        assert!(!loaded.is_surely_new(Timestamp::from_secs(5), &id(11)));
-        assert!(loaded.is_surely_new(Timestamp::from_secs(6), &id(11)));
     }
 }

@@ -20,7 +20,8 @@ use crate::checker::{Answer, Operation};
 /// Rounds at most.
 const ROUNDS_MAX: usize = 50;
 
-/// How often it is looked whether a process rests, how often at most, and what one that rests uses between two looks.
+/// How often it is looked whether a process rests, how often at most (one that never does is read as it is), and what one that rests
+/// uses between two looks: a tenth of a core.
 const SETTLE_LOOK: Duration = Duration::from_millis(300);
 const SETTLE_LOOKS_MAX: usize = 100;
 const RESTING_S: f64 = 0.03;

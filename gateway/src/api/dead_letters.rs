@@ -35,20 +35,11 @@ impl Parked {
             "tenant": self.tenant,
             "account": self.row.account,
             "channel": self.row.channel.name(),
-            "kind": self.record.as_ref().map_or("unreadable", |record| kind_name(record.kind)),
+            "kind": self.record.as_ref().map_or("unreadable", |record| record.kind.name()),
             "reason": self.row.reason,
             "conversation": self.record.as_ref().map(|record| record.conversation),
             "at": self.row.at,
         })
-    }
-}
-
-fn kind_name(kind: RecordKind) -> &'static str {
-    match kind {
-        RecordKind::Inbound => "inbound",
-        RecordKind::Unparsable => "unparsable",
-        RecordKind::Notice => "notice",
-        RecordKind::Command => "command",
     }
 }
 
@@ -107,8 +98,7 @@ pub(super) async fn requeue(call: &Call<'_>) -> Result<Reply, Problem> {
     let parts = &call.shared().parts;
     let record = record.requeued_at(call.now);
     let new = record.to_new(record.topic(), parts.log.partitions(), parts.keyring.log());
-    let results = parts.log.append(vec![new]).await;
-    results.into_iter().next().unwrap_or(Err(messaging::log::AppendError::Closed)).map_err(not_appended)?;
+    call.worker.appends.append([new]).await.map_err(not_appended)?;
     Ok(reply::json(StatusCode::ACCEPTED, &json!({"id": parked.id, "tenant": parked.tenant, "status": "requeued"})))
 }
 

@@ -61,7 +61,7 @@ impl<'a> Shard<'a> {
     }
 
     /// The store counts from some instant after it was asked: counted from before, our end is never later than the row's.
-    pub(super) fn note_lease(&mut self, lease: Lease, asked_at: Duration) {
+    fn note_lease(&mut self, lease: Lease, asked_at: Duration) {
         let ttl = self.parts.options.lease_ttl;
         self.lease = lease;
         self.lease_clock.set(asked_at + ttl - ttl / 5);

@@ -182,7 +182,7 @@ impl Shard<'_> {
     }
 
     /// Pointers to the messages that a waiting send answers or reacts to.
-    pub(super) fn referred(
+    fn referred(
         &self,
         directory: &Directory,
         tenant: messaging::ids::TenantId,

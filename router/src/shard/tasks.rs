@@ -94,7 +94,7 @@ impl Shard<'_> {
 
     /// Something of this flow is about to be parked: everything before it is parked first, the head too although it is under way.
     /// So `later` holds all of a conversation or nothing of it, and whoever takes over after a crash finds the order there.
-    pub(super) fn shadow(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+    fn shadow(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
         let mut flow = self.flows.take(key);
         let Some(mut head) = flow.pop_front() else { return };
         if head.order.is_none() {
@@ -148,7 +148,7 @@ impl Shard<'_> {
     }
 
     /// Parks whole flows whose lane is full.
-    pub(super) async fn park_flows(&mut self, keys: Vec<FlowKey>, now: Timestamp) -> Result<(), Lost> {
+    async fn park_flows(&mut self, keys: Vec<FlowKey>, now: Timestamp) -> Result<(), Lost> {
         let directory = self.parts.keeper.shared().load_full();
         let mut rows = Map::default();
         let mut wanted = Vec::new();
