@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use messaging::clock::Timestamp;
 use messaging::directory::{Endpoint, EndpointState};
 use messaging::exchange::HttpRequest;
 use messaging::ids::EndpointId;
@@ -38,34 +39,37 @@ pub fn admit(lane: &Lane, id: EndpointId) -> Option<(Duration, bool)> {
 /// One try.
 pub async fn attempt(lane: &Lane, task: &Task, lease: &LeaseClock) -> TaskEnd {
     let Work::Deliver(delivery) = &task.work else { return TaskEnd::Withdrawn };
-    let endpoint = lane.parts.directory.load().endpoint(delivery.endpoint).cloned();
-    let Some(endpoint) = endpoint else { return TaskEnd::EndpointGone };
-    if endpoint.row.state == EndpointState::Disabled {
-        return TaskEnd::EndpointGone;
-    }
+    let settings = &lane.parts.webhooks;
+    let started = lane.parts.clock.now();
+    let (request, timeout) = {
+        let directory = lane.parts.directory.load();
+        let Some(endpoint) = directory.endpoint(delivery.endpoint) else { return TaskEnd::EndpointGone };
+        if endpoint.row.state == EndpointState::Disabled {
+            return TaskEnd::EndpointGone;
+        }
+        let timeout = if endpoint.row.timeout_ms == 0 { settings.timeout } else { Duration::from_millis(endpoint.row.timeout_ms) };
+        (request(lane, endpoint, delivery, task, started), timeout)
+    };
     // The last look before the socket: what a router that was paused past its lease still had in hand, its successor has delivered.
     if !lease.holds(lane.parts.clock.monotonic()) {
         return TaskEnd::Deferred { until: lane.parts.clock.now(), whole: false };
     }
-    let settings = &lane.parts.webhooks;
-    let timeout = if endpoint.row.timeout_ms == 0 { settings.timeout } else { Duration::from_millis(endpoint.row.timeout_ms) };
-    let started = lane.parts.clock.now();
     if task.attempts == 0 {
         metrics::WEBHOOK_FIRST_ATTEMPT_DELAY_SECONDS.at([]).record(started.since(task.accepted_at).as_secs_f64());
     }
-    let request = request(lane, &endpoint, delivery, task);
     let answer = lane.call(request, timeout, settings.max_response).await;
     if let Ok(sent) = &answer {
         metrics::WEBHOOK_CONNECTIONS.at([usize::from(sent.reused)]).increment(1);
         metrics::WEBHOOK_RESPONSE_SIZE_BYTES.at([]).record(sent.response.body.len() as f64);
     }
-    let took = lane.parts.clock.now().since(started);
+    let now = lane.parts.clock.now();
+    let took = now.since(started);
     let (outcome, end) = judge(answer);
     metrics::WEBHOOK_ATTEMPTS.at([outcome]).increment(1);
     metrics::WEBHOOK_ATTEMPT_DURATION_SECONDS.at([outcome]).record(took.as_secs_f64());
-    let end = note(lane, task, end);
+    let end = note(lane, task, end, now);
     if matches!(end, TaskEnd::Delivered) {
-        let age = lane.parts.clock.now().since(task.accepted_at);
+        let age = now.since(task.accepted_at);
         metrics::WEBHOOK_DELIVERY_AGE_SECONDS.at([]).record(age.as_secs_f64());
     }
     tail(lane, delivery, task, outcome, took);
@@ -88,8 +92,7 @@ fn tail(lane: &Lane, delivery: &Delivery, task: &Task, outcome: usize, took: Dur
 }
 
 /// Takes the try into the destination's health; a delivery failure learns whether it was one too many.
-fn note(lane: &Lane, task: &Task, end: TaskEnd) -> TaskEnd {
-    let now = lane.parts.clock.now();
+fn note(lane: &Lane, task: &Task, end: TaskEnd, now: Timestamp) -> TaskEnd {
     let mut health = lane.health.lock().expect("no holder of the health panics");
     match end {
         TaskEnd::Delivered => {
@@ -99,7 +102,7 @@ fn note(lane: &Lane, task: &Task, end: TaskEnd) -> TaskEnd {
         }
         TaskEnd::DeliveryFailed { after, .. } => {
             health.breaker.record(now, false);
-            let first = if task.parked_at == messaging::clock::Timestamp::ZERO { now } else { task.parked_at };
+            let first = if task.parked_at == Timestamp::ZERO { now } else { task.parked_at };
             let since = *health.failing_since.get_or_insert(first);
             let disable = now.since(since) >= lane.parts.webhooks.disable_after;
             TaskEnd::DeliveryFailed { after, disable }
@@ -108,8 +111,7 @@ fn note(lane: &Lane, task: &Task, end: TaskEnd) -> TaskEnd {
     }
 }
 
-fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task) -> HttpRequest {
-    let now = lane.parts.clock.now();
+fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task, now: Timestamp) -> HttpRequest {
     let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(12);
     for (name, value) in &endpoint.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.expose())) {

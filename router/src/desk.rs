@@ -2,6 +2,7 @@
 //! No I/O happens here: what was not loaded is not there.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use messaging::channels::{ChannelKind, ChannelSettings};
@@ -426,7 +427,7 @@ impl<'a> Desk<'a> {
                 parked_at: Timestamp::ZERO,
                 attempts: 0,
                 repeats: 0,
-                work: Work::Deliver(Box::new(delivery)),
+                work: Work::Deliver(Arc::new(delivery)),
             });
         }
         self.touch(news.conversation);

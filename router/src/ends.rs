@@ -1,6 +1,7 @@
 //! How tasks end, and how they begin again: the bridge between lanes' answers, `later`'s rows and decisions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -172,7 +173,7 @@ impl Shard<'_> {
                 if let Some(pending) = self.flows.head(key)
                     && let Work::Send(sending) = &mut pending.task.work
                 {
-                    sending.to = to;
+                    Arc::make_mut(sending).to = to;
                 }
                 if !self.offer(key) {
                     self.park_flow(desk, key, now, now);
@@ -323,7 +324,7 @@ pub fn rebuild(desk: &mut Desk<'_>, row: &LaterRow, destination: [u8; 16]) -> Op
                 parked_at: row.parked_at,
                 attempts: row.attempts,
                 repeats: row.repeats,
-                work: Work::Deliver(Box::new(delivery)),
+                work: Work::Deliver(Arc::new(delivery)),
             }
         }
         LaterWork::Send(id, _) => outbound::unpark(desk, tenant, *id).ok().flatten()?,

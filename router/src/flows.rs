@@ -5,13 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::RandomState;
 use messaging::ids::ConversationId;
 
+use crate::crowd::{Crowd, Intake};
 use crate::plan::{Destination, Task};
 use crate::progress::{Place, Slot};
 
 /// Tasks of one conversation that wait in memory behind the one under way.
 const QUEUE_MAX: usize = 32;
-/// Tasks of one destination in memory, per shard.
-const DESTINATION_MAX: usize = 128;
 
 /// A task and what waits for it.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub type FlowKey = (Destination, ConversationId);
 #[derive(Debug, Default)]
 pub struct Flows {
     flows: HashMap<FlowKey, VecDeque<Pending>, RandomState>,
-    counts: HashMap<Destination, usize, RandomState>,
+    crowd: Crowd,
     tickets: HashMap<u64, FlowKey, RandomState>,
     next_ticket: u64,
 }
@@ -41,8 +40,12 @@ pub struct Flows {
 impl Flows {
     /// Whether one more fits.
     pub fn has_room(&self, key: FlowKey) -> bool {
-        self.counts.get(&key.0).is_none_or(|count| *count < DESTINATION_MAX)
-            && self.flows.get(&key).is_none_or(|flow| flow.len() < QUEUE_MAX)
+        self.crowd.has_room(key.0) && self.flows.get(&key).is_none_or(|flow| flow.len() < QUEUE_MAX)
+    }
+
+    /// How many records to take, see [`Crowd::intake`].
+    pub fn intake(&mut self, ended: bool, behind: impl Fn(Destination) -> bool) -> Intake {
+        self.crowd.intake(ended, behind)
     }
 
     /// Whether the conversation has something under way or waiting at the destination.
@@ -53,7 +56,7 @@ impl Flows {
     /// Puts a task at the end of its flow. Says whether it is the head, to be offered to its lane.
     pub fn push(&mut self, pending: Pending) -> bool {
         let key = (pending.task.destination(), pending.task.conversation);
-        *self.counts.entry(key.0).or_default() += 1;
+        self.crowd.add(key.0);
         let flow = self.flows.entry(key).or_default();
         flow.push_back(pending);
         flow.len() == 1
@@ -96,7 +99,7 @@ impl Flows {
             self.flows.remove(&key);
         }
         if head.is_some() {
-            self.count_down(key.0, 1);
+            self.crowd.end(key.0);
         }
         (head, more)
     }
@@ -104,17 +107,8 @@ impl Flows {
     /// Takes a whole flow away, in order.
     pub fn take(&mut self, key: FlowKey) -> VecDeque<Pending> {
         let flow = self.flows.remove(&key).unwrap_or_default();
-        self.count_down(key.0, flow.len());
+        self.crowd.remove(key.0, flow.len());
         flow
-    }
-
-    fn count_down(&mut self, destination: Destination, by: usize) {
-        if let Some(count) = self.counts.get_mut(&destination) {
-            *count -= by;
-            if *count == 0 {
-                self.counts.remove(&destination);
-            }
-        }
     }
 
     /// Tasks at lanes.

@@ -2,13 +2,22 @@
 //! does not fit, or must wait longer than a second, goes back to its shard at once.
 //!
 //! A lane knows nothing of conversations: a shard offers one task of a conversation at a time.
+//!
+//! A lane is one task of the runtime, and its tries are polled by it: one for each would be woken beside it, on another core as a rule,
+//! for every step of a call.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use messaging::BoxFuture;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
 use messaging::directory::{Endpoint, SharedDirectory};
@@ -16,7 +25,7 @@ use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
 use messaging::ids::IdHasher;
 use messaging::limit::Limit;
 use messaging::media::Library;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
 use crate::egress::mail;
@@ -25,8 +34,8 @@ use crate::plan::{Destination, Go, Tail, Task, TaskEnd};
 use crate::sign::{SignError, Signer};
 use crate::{WebhookSettings, delivery, send};
 
-/// Tasks that wait in one lane.
-const QUEUE_MAX: usize = 2048;
+/// Tasks that wait in one lane: as many as 42 shards have in memory at once.
+const QUEUE_MAX: usize = 16_384;
 /// Longest wait for a budget inside a lane; longer ones go to `later`.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Platform calls under way for one account.
@@ -162,8 +171,12 @@ pub struct Lane {
     signer: Mutex<Option<(SignerKey, Arc<Signer>)>>,
     /// How the destination does.
     pub health: Mutex<Health>,
-    slots: Arc<Semaphore>,
+    /// Tries under way at once.
+    slots: usize,
 }
+
+/// What is waiting for its turn at a lane.
+type Waiting = mpsc::Receiver<Job>;
 
 impl Lane {
     fn new(destination: Destination, parts: LaneParts) -> Arc<Self> {
@@ -177,7 +190,7 @@ impl Lane {
             client: Mutex::new(None),
             signer: Mutex::new(None),
             health: Mutex::new(Health::default()),
-            slots: Arc::new(Semaphore::new(slots)),
+            slots,
         })
     }
 
@@ -226,45 +239,51 @@ impl Lane {
         Ok(signer)
     }
 
-    async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>, lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>) {
-        loop {
-            let job = match tokio::time::timeout(IDLE, jobs.recv()).await {
-                Ok(Some(job)) => job,
-                Ok(None) => return,
-                Err(_) if self.is_idle() => {
-                    let mut lanes = lanes.lock().expect("no holder of the lanes panics");
-                    if jobs.is_empty() {
-                        lanes.remove(&self.destination);
-                        return;
+    async fn run(self: Arc<Self>, jobs: Waiting, lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>) {
+        let mut under_way = FuturesUnordered::new();
+        let mut next = pin!(self.next(jobs));
+        let mut idle_look = tokio::time::interval(IDLE);
+        let (mut worked, mut more) = (true, true);
+        while more || !under_way.is_empty() {
+            tokio::select! {
+                biased;
+                Some(()) = under_way.next() => {}
+                (jobs, job) = &mut next, if more && under_way.len() < self.slots => match job {
+                    Some(job) => {
+                        worked = true;
+                        under_way.push(self.work(job));
+                        next.set(self.next(jobs));
                     }
-                    continue;
+                    None => more = false,
+                },
+                // What still comes until its sender is gone is worked off; then there is no more.
+                _ = idle_look.tick() => {
+                    if !std::mem::take(&mut worked) && under_way.is_empty() {
+                        lanes.lock().expect("no holder of the lanes panics").remove(&self.destination);
+                    }
                 }
-                Err(_) => continue,
-            };
-            if let Some(end) = self.admit(&job.task).await {
-                let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
-                continue;
             }
-            let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-            let lane = self.clone();
-            tokio::spawn(async move {
-                let Job { task, ticket, owner, lease } = job;
-                let guard = EndGuard { ticket, owner: owner.clone(), ended: false };
-                let end = match lane.destination {
-                    Destination::Endpoint(_) => delivery::attempt(&lane, &task, &lease).await,
-                    Destination::Account(_) => send::attempt(&lane, &task, ticket, &owner, &lease).await,
-                };
-                drop(slot);
-                guard.end(end).await;
-            });
         }
     }
 
-    fn is_idle(&self) -> bool {
-        match self.destination {
-            Destination::Endpoint(_) => self.slots.available_permits() == self.parts.webhooks.concurrency_per_endpoint,
-            Destination::Account(_) => self.slots.available_permits() == SENDS_MAX,
+    /// The next job that may go now; what may not is told to its shard. None: no more will come.
+    async fn next(&self, mut jobs: Waiting) -> (Waiting, Option<Job>) {
+        while let Some(job) = jobs.recv().await {
+            let Some(end) = caught(self.admit(&job.task)).await.unwrap_or(Some(TaskEnd::Panicked)) else { return (jobs, Some(job)) };
+            let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
         }
+        (jobs, None)
+    }
+
+    /// One try. The shard is told even when it panics: a lost task would hold its conversation for ever.
+    async fn work(&self, job: Job) {
+        let Job { task, ticket, owner, lease } = job;
+        let attempt: BoxFuture<'_, TaskEnd> = match self.destination {
+            Destination::Endpoint(_) => Box::pin(delivery::attempt(self, &task, &lease)),
+            Destination::Account(_) => Box::pin(send::attempt(self, &task, ticket, &owner, &lease)),
+        };
+        let end = caught(attempt).await.unwrap_or(TaskEnd::Panicked);
+        let _ = owner.send(FromLane::End { ticket, end }).await;
     }
 
     /// Breaker and budgets. `Some`: not now.
@@ -296,34 +315,13 @@ impl Lane {
     }
 }
 
-/// Tells the shard even when the attempt panics: a lost task would hold its conversation for ever.
-struct EndGuard {
-    ticket: u64,
-    owner: mpsc::Sender<FromLane>,
-    ended: bool,
-}
-
-impl EndGuard {
-    async fn end(mut self, end: TaskEnd) {
-        self.ended = true;
-        let _ = self.owner.send(FromLane::End { ticket: self.ticket, end }).await;
-    }
-}
-
-impl Drop for EndGuard {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
+/// None: it panicked, which is counted.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    if done.is_err() {
         messaging::metrics::PANICS.at([]).increment(1);
-        let (ticket, owner) = (self.ticket, self.owner.clone());
-        let end = TaskEnd::Panicked;
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = owner.send(FromLane::End { ticket, end }).await;
-            });
-        }
     }
+    done.ok()
 }
 
 fn origin(url: &str) -> &str {

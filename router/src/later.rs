@@ -215,6 +215,11 @@ impl Later {
         ready.map(|(destination, _)| *destination).collect()
     }
 
+    /// How many of a destination's entries are under way.
+    pub fn under_way(&self, destination: [u8; 16]) -> usize {
+        self.queues.get(&destination).map_or(0, |queue| queue.in_flight)
+    }
+
     /// Takes up ready entries: the first of each conversation that is not `busy`, in order, so many that `in_flight_max` are
     /// under way. What is past its deadline is ready, held or not and wherever it stands: it only waits to be failed.
     pub fn take_ready(

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub mod breaker;
+pub mod crowd;
 pub mod decide;
 pub mod delivery;
 pub mod desk;

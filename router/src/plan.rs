@@ -81,9 +81,9 @@ pub struct Go {
 #[derive(Debug, Clone)]
 pub enum Work {
     /// Deliver an event.
-    Deliver(Box<Delivery>),
+    Deliver(Arc<Delivery>),
     /// Send a message.
-    Send(Box<Sending>),
+    Send(Arc<Sending>),
 }
 
 /// One thing to do, in order within its (destination, conversation).

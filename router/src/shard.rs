@@ -25,6 +25,7 @@ use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, LeaseOn, Queue
 use messaging::tenant::Tenant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::crowd::{self, Intake};
 use crate::decide::{self, Parsed};
 use crate::desk::{Desk, States, Unfit, World, count};
 use crate::flows::{FlowKey, Flows, Pending};
@@ -51,9 +52,9 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 /// Tries of a record's decision before it is quarantined.
 const DECIDE_TRIES: usize = 3;
 /// Records taken in one step.
-const BATCH_MAX: usize = 512;
+const BATCH_MAX: usize = crowd::STEP_ROOM;
 /// Of a batch, at least so many of each topic when all have some: inbound, outbound, bulk.
-const SHARES: [(Topic, usize); 3] = [(Topic::Inbound, 320), (Topic::Outbound, 144), (Topic::Bulk, 48)];
+const SHARES: [(Topic, usize); 3] = [(Topic::Inbound, 80), (Topic::Outbound, 36), (Topic::Bulk, 12)];
 /// Messages of lanes taken in one step.
 const LANE_BATCH_MAX: usize = 512;
 /// Messages of lanes that wait.
@@ -187,7 +188,13 @@ impl<'a> Shard<'a> {
                 return Ok(order);
             }
             let wake = self.later.next_wake(self.parts.clock.now().plus(NAP));
+            let (ended, later) = (!self.from_lanes.is_empty(), &self.later);
+            let intake = self.flows.intake(ended, |destination| later.under_way(destination.bytes()) >= LATER_IN_FLIGHT_MAX);
             let takes = self.takes_records();
+            let held = match intake {
+                Intake::Free | Intake::Some(_) => None,
+                Intake::Held(until) => Some(until),
+            };
             let mut messages = Vec::new();
             tokio::select! {
                 biased;
@@ -199,12 +206,13 @@ impl<'a> Shard<'a> {
                     continue;
                 }
                 Some(message) = self.from_lanes.recv() => messages.push(message),
-                () = self.reader.ready(), if takes => {}
+                () = self.reader.ready(), if takes && held.is_none() => {}
                 () = self.parts.clock.sleep_until(wake) => {}
+                () = tokio::time::sleep_until(held.unwrap_or_else(tokio::time::Instant::now)), if held.is_some() => {}
             }
             self.drain_messages(&mut messages);
             self.renew().await?;
-            let entries = if takes { self.take_records().await } else { Vec::new() };
+            let entries = if takes { self.take_records(intake).await } else { Vec::new() };
             self.step(entries, messages).await?;
         }
     }
@@ -238,11 +246,20 @@ impl<'a> Shard<'a> {
     }
 
     /// A weighted batch: inbound before outbound before bulk, none starves; what one does not use the others get.
-    async fn take_records(&mut self) -> Vec<(Topic, Entry)> {
+    /// What endpoints have to get away first is held up; sends are not.
+    async fn take_records(&mut self, intake: Intake) -> Vec<(Topic, Entry)> {
+        let inbound_max = match intake {
+            Intake::Free => BATCH_MAX,
+            Intake::Some(max) => max,
+            Intake::Held(_) => 0,
+        };
         let mut batch = Vec::new();
         for round in 0..2 {
             for (topic, share) in SHARES {
-                let max = if round == 0 { share } else { BATCH_MAX - batch.len() };
+                let mut max = if round == 0 { share } else { BATCH_MAX - batch.len() };
+                if topic == Topic::Inbound {
+                    max = max.min(inbound_max);
+                }
                 if max == 0 {
                     continue;
                 }

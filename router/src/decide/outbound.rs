@@ -1,5 +1,6 @@
 //! What a merchant asks for becomes rows and tasks; and what the platform answered becomes rows and events.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use messaging::accounts::StateChange;
@@ -264,7 +265,7 @@ pub fn task_of(desk: &Desk<'_>, tenant: Tenant, message: &OpenMessage, command: 
         parked_at: Timestamp::ZERO,
         attempts: message.meta.attempt,
         repeats: 0,
-        work: Work::Send(Box::new(sending)),
+        work: Work::Send(Arc::new(sending)),
     })
 }
 

@@ -1,8 +1,14 @@
 //! Requests over kept connections: one client per destination.
+//!
+//! A connection has no task of its own. Who waits for something of it drives it meanwhile, so that a request is written, and its answer
+//! read, by the task that wants it: waking another for it cost more than the request. While it is idle nobody drives it; a watch looks
+//! at a client's idle connections once a second for those that the peer has closed, or that are too old.
 
+use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,12 +17,12 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use messaging::BoxFuture;
 use messaging::exchange::{HttpRequest, HttpResponse};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::connect::Wire;
 use super::retry_after::retry_after;
@@ -27,6 +33,8 @@ use super::{CallError, ErrorKind, Sent, Shared, Target};
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long a kept connection may take to become ready; it is, but for the moment after its last answer, at once.
 const READY_WAIT: Duration = Duration::from_millis(20);
+/// How often idle connections are looked at.
+pub(super) const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Most bytes buffered for one connection; also the longest head of a response.
 const CONNECTION_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
@@ -45,8 +53,15 @@ struct Pool {
     target: Target,
     /// The `Host` header's value.
     authority: HeaderValue,
-    idle: Mutex<Vec<Idle>>,
-    next_id: AtomicU64,
+    idle: Mutex<IdleList>,
+}
+
+#[derive(Default)]
+struct IdleList {
+    /// The last used is the last.
+    entries: Vec<Idle>,
+    /// Whether a task looks at them now and then: it ends when there is nothing to look at.
+    watched: bool,
 }
 
 struct Idle {
@@ -55,17 +70,38 @@ struct Idle {
     until: Instant,
 }
 
-/// A connection. Dropping it ends its task and closes the socket, whatever state it is in.
+/// A connection. Dropping it closes the socket, whatever state it is in.
 struct Live {
-    id: u64,
     sender: SendRequest<Full<Bytes>>,
-    task: AbortHandle,
+    driver: Driver,
     reused: bool,
 }
 
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.task.abort();
+/// What reads and writes a connection; none once it has ended. Its error has gone to the request, when there was one.
+struct Driver(Option<BoxFuture<'static, Result<(), hyper::Error>>>);
+
+impl Driver {
+    /// Reads and writes what can be now. Says whether the connection goes on.
+    fn turn(&mut self, context: &mut Context<'_>) -> bool {
+        if let Some(connection) = &mut self.0
+            && connection.as_mut().poll(context).is_ready()
+        {
+            self.0 = None;
+        }
+        self.0.is_some()
+    }
+
+    /// Waits for something of the connection, and drives it meanwhile.
+    async fn with<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            self.turn(context);
+            work.as_mut().poll(context)
+        })
+        .await
     }
 }
 
@@ -80,8 +116,7 @@ enum Failure {
 impl Client {
     pub(super) fn new(door: Arc<Shared>, target: Target) -> Self {
         let authority = HeaderValue::try_from(target.authority()).expect("hosts are checked to be printable ASCII");
-        let idle = Mutex::new(Vec::new());
-        Self(Arc::new(Pool { door, target, authority, idle, next_id: AtomicU64::new(0) }))
+        Self(Arc::new(Pool { door, target, authority, idle: Mutex::default() }))
     }
 
     /// The destination.
@@ -91,7 +126,7 @@ impl Client {
 
     /// How many connections are kept right now.
     pub fn idle_connections(&self) -> usize {
-        self.0.idle().len()
+        self.0.idle().entries.len()
     }
 
     /// Sends a request and reads its answer, all within `deadline`. At most `response_cap` bytes of the answer's body are
@@ -141,13 +176,14 @@ impl Client {
             Ok(opened) => opened?,
             Err(_) => return Err(CallError::before(ErrorKind::Timeout, "the deadline passed before a connection came about")),
         };
-        let response = match timeout_at(end, live.sender.send_request(message)).await {
+        let Live { sender, driver, .. } = &mut live;
+        let response = match timeout_at(end, driver.with(sender.send_request(message))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(CallError::after(kind_of(&error), error)),
             Err(_) => return Err(CallError::after(ErrorKind::Timeout, "the deadline passed before an answer came")),
         };
         let (head, body) = response.into_parts();
-        Ok(Streamed { status: head.status.as_u16(), headers: head.headers, body, end, _live: live })
+        Ok(Streamed { status: head.status.as_u16(), headers: head.headers, body, end, live })
     }
 }
 
@@ -159,16 +195,16 @@ pub struct Streamed {
     pub headers: HeaderMap,
     body: Incoming,
     end: Instant,
-    _live: Live,
+    live: Live,
 }
 
 impl Streamed {
     /// The next piece of the body; none at its end.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         loop {
-            let broken =
-                |kind, detail: &dyn std::fmt::Display| Some(Err(CallError { status: Some(self.status), ..CallError::after(kind, detail) }));
-            return match timeout_at(self.end, self.body.frame()).await {
+            let status = Some(self.status);
+            let broken = |kind, detail: &dyn std::fmt::Display| Some(Err(CallError { status, ..CallError::after(kind, detail) }));
+            return match timeout_at(self.end, self.live.driver.with(self.body.frame())).await {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => Some(Ok(data)),
                     // Trailers say nothing that is wanted.
@@ -183,7 +219,7 @@ impl Streamed {
 }
 
 impl Pool {
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, IdleList> {
         self.idle.lock().expect("no holder of the list panics")
     }
 
@@ -225,149 +261,148 @@ impl Pool {
     async fn take_idle(&self, now: Instant, end: Instant) -> Option<Live> {
         loop {
             let Idle { mut live, until } = self.pop()?;
-            if live.sender.is_closed() || now >= until {
+            if now >= until {
                 continue;
             }
-            if live.sender.is_ready() {
-                return Some(live);
-            }
-            // Right after its answer the connection may still have to notice that it is free; one whose peer answered
-            // before it read the whole request never becomes free and is given up.
-            if let Ok(Ok(())) = timeout_at(end.min(Instant::now() + READY_WAIT), live.sender.ready()).await {
+            // Right after its answer the connection still has to notice that it is free; one whose peer answered before it
+            // read the whole request never becomes free and is given up. The same turn notices what the peer has closed.
+            let Live { sender, driver, .. } = &mut live;
+            let ready = driver.with(std::future::poll_fn(|context| sender.poll_ready(context)));
+            if let Ok(Ok(())) = timeout_at(end.min(Instant::now() + READY_WAIT), ready).await
+                && driver.turn(&mut Context::from_waker(Waker::noop()))
+            {
                 return Some(live);
             }
         }
     }
 
     fn pop(&self) -> Option<Idle> {
-        let popped = self.idle().pop()?;
+        let popped = self.idle().entries.pop()?;
         self.door.idle.fetch_sub(1, Ordering::Relaxed);
         Some(popped)
     }
 
     /// Keeps a connection for the next request, when there is room.
-    fn keep(&self, mut live: Live, idle_time: Duration) {
+    fn keep(self: &Arc<Self>, mut live: Live, idle_time: Duration) {
         live.reused = true;
+        if !live.driver.turn(&mut Context::from_waker(Waker::noop())) {
+            return;
+        }
         let mut idle = self.idle();
-        // Closed is looked at under the lock: a connection's task closes first and then takes its entry out, so that
-        // no entry of a dead connection can stay behind.
-        if live.sender.is_closed() || idle.len() >= self.door.settings.idle_per_client_max {
+        if idle.entries.len() >= self.door.settings.idle_per_client_max {
             return;
         }
         if self.door.idle.fetch_add(1, Ordering::Relaxed) >= self.door.settings.idle_total_max {
             self.door.idle.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        idle.push(Idle { live, until: Instant::now() + idle_time });
-    }
-
-    /// A new connection and the task that drives it.
-    async fn open(self: &Arc<Self>) -> Result<Live, CallError> {
-        match self.door.dialer.connect(&self.target).await? {
-            Wire::Plain(tcp) => self.start(tcp).await,
-            Wire::Tls(tls) => self.start(tls).await,
+        idle.entries.push(Idle { live, until: Instant::now() + idle_time });
+        if !idle.watched {
+            idle.watched = true;
+            tokio::spawn(watch(Arc::downgrade(self)));
         }
     }
 
-    async fn start<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self: &Arc<Self>, io: T) -> Result<Live, CallError> {
-        let handshake = Builder::new().max_buf_size(CONNECTION_BUFFER_BYTES_MAX).handshake(TokioIo::new(io));
-        let (sender, connection) = handshake.await.map_err(|error| CallError::before(ErrorKind::Connect, error))?;
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let task = tokio::spawn(drive(connection, Arc::downgrade(self), id, self.door.settings.idle_timeout));
-        Ok(Live { id, sender, task: task.abort_handle(), reused: false })
+    /// Closes what the peer has closed, and what was idle for too long. Says whether any is left.
+    fn look(&self) -> bool {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        let before = idle.entries.len();
+        idle.entries.retain_mut(|entry| now < entry.until && entry.live.driver.turn(&mut Context::from_waker(Waker::noop())));
+        self.door.idle.fetch_sub(before - idle.entries.len(), Ordering::Relaxed);
+        idle.watched = !idle.entries.is_empty();
+        idle.watched
+    }
+
+    /// A new connection.
+    async fn open(&self) -> Result<Live, CallError> {
+        match self.door.dialer.connect(&self.target).await? {
+            Wire::Plain(tcp) => start(tcp).await,
+            Wire::Tls(tls) => start(tls).await,
+        }
     }
 
     /// One request and its answer over one connection, which is kept when it can serve again.
-    async fn exchange(&self, mut live: Live, message: Message, end: Instant, cap: usize) -> Result<Sent, Failure> {
+    async fn exchange(self: &Arc<Self>, mut live: Live, message: Message, end: Instant, cap: usize) -> Result<Sent, Failure> {
         let reused = live.reused;
-        let response = match timeout_at(end, live.sender.try_send_request(message)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(mut refused)) => {
-                let returned = refused.take_message();
-                let error = refused.into_error();
-                return Err(match returned {
-                    Some(message) => Failure::Unwritten(Box::new(message), error),
-                    None => Failure::Final(CallError::after(kind_of(&error), error)),
-                });
+        // Known once the head of the answer has come.
+        let mut status = None;
+        let Live { sender, driver, .. } = &mut live;
+        let answered = match timeout_at(end, driver.with(converse(sender, message, cap, &mut status))).await {
+            Ok(answered) => answered?,
+            Err(_) => {
+                let detail = match status {
+                    Some(_) => "the deadline passed before the answer was complete",
+                    None => "the deadline passed before an answer came",
+                };
+                return Err(Failure::Final(CallError { status, ..CallError::after(ErrorKind::Timeout, detail) }));
             }
-            Err(_) => return Err(Failure::Final(CallError::after(ErrorKind::Timeout, "the deadline passed before an answer came"))),
         };
-        let (head, body) = response.into_parts();
-        let status = head.status.as_u16();
-        let broken =
-            |kind, detail: &dyn std::fmt::Display| Failure::Final(CallError { status: Some(status), ..CallError::after(kind, detail) });
-        let (body, truncated) = match timeout_at(end, read_body(body, cap)).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => return Err(broken(kind_of(&error), &error)),
-            Err(_) => return Err(broken(ErrorKind::Timeout, &"the deadline passed before the answer was complete")),
-        };
+        let Answered { head, body, truncated } = answered;
         let idle_time = self.door.settings.idle_timeout.min(announced_idle_time(&head.headers).unwrap_or(Duration::MAX));
         if !truncated && !idle_time.is_zero() {
             self.keep(live, idle_time);
         }
         let retry_after = retry_after(&head.headers, || self.door.clock.now());
-        Ok(Sent { response: HttpResponse { status, retry_after, headers: head.headers, body }, reused, truncated })
+        let response = HttpResponse { status: head.status.as_u16(), retry_after, headers: head.headers, body };
+        Ok(Sent { response, reused, truncated })
     }
+}
+
+/// An answer that was read.
+struct Answered {
+    head: http::response::Parts,
+    body: Bytes,
+    truncated: bool,
+}
+
+/// Writes the request and reads its answer, while somebody drives the connection.
+async fn converse(
+    sender: &mut SendRequest<Full<Bytes>>,
+    message: Message,
+    cap: usize,
+    status: &mut Option<u16>,
+) -> Result<Answered, Failure> {
+    let response = match sender.try_send_request(message).await {
+        Ok(response) => response,
+        Err(mut refused) => {
+            let returned = refused.take_message();
+            let error = refused.into_error();
+            return Err(match returned {
+                Some(message) => Failure::Unwritten(Box::new(message), error),
+                None => Failure::Final(CallError::after(kind_of(&error), error)),
+            });
+        }
+    };
+    let (head, body) = response.into_parts();
+    *status = Some(head.status.as_u16());
+    match read_body(body, cap).await {
+        Ok((body, truncated)) => Ok(Answered { head, body, truncated }),
+        Err(error) => Err(Failure::Final(CallError { status: *status, ..CallError::after(kind_of(&error), error) })),
+    }
+}
+
+/// Looks at a client's idle connections until there are none.
+async fn watch(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(IDLE_LOOK).await;
+        let Some(pool) = pool.upgrade() else { return };
+        if !pool.look() {
+            return;
+        }
+    }
+}
+
+async fn start<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T) -> Result<Live, CallError> {
+    let handshake = Builder::new().max_buf_size(CONNECTION_BUFFER_BYTES_MAX).handshake(TokioIo::new(io));
+    let (sender, connection) = handshake.await.map_err(|error| CallError::before(ErrorKind::Connect, error))?;
+    Ok(Live { sender, driver: Driver(Some(Box::pin(connection))), reused: false })
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let kept = self.idle.get_mut().map_or(0, |idle| idle.len());
+        let kept = self.idle.get_mut().map_or(0, |idle| idle.entries.len());
         self.door.idle.fetch_sub(kept, Ordering::Relaxed);
-    }
-}
-
-/// Takes a connection's entry out when its task ends.
-struct Leave {
-    pool: Weak<Pool>,
-    id: u64,
-}
-
-impl Leave {
-    /// Takes the entry out when it is there; with a time, only when it may not be used any more at that time.
-    fn take_out(&self, outdated_at: Option<Instant>) -> Option<Idle> {
-        let pool = self.pool.upgrade()?;
-        let mut idle = pool.idle();
-        let at = idle.iter().position(|entry| entry.live.id == self.id)?;
-        if outdated_at.is_some_and(|now| now < idle[at].until) {
-            return None;
-        }
-        let entry = idle.remove(at);
-        pool.door.idle.fetch_sub(1, Ordering::Relaxed);
-        drop(idle);
-        Some(entry)
-    }
-}
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        drop(self.take_out(None));
-    }
-}
-
-/// Drives a connection until it ends, or has been idle for too long.
-async fn drive<T>(connection: Connection<TokioIo<T>, Full<Bytes>>, pool: Weak<Pool>, id: u64, idle_timeout: Duration)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    // Before the connection, so that it is dropped after it: see `Pool::keep`.
-    let leave = Leave { pool, id };
-    let mut connection = pin!(connection);
-    let mut look = pin!(sleep_until(Instant::now() + idle_timeout));
-    loop {
-        tokio::select! {
-            biased;
-            // Its error has gone to the request, when there was one; an idle connection may end as it likes.
-            _ = &mut connection => return,
-            () = &mut look => {
-                let now = Instant::now();
-                if leave.take_out(Some(now)).is_some() {
-                    return;
-                }
-                // In use, or not idle for long enough: looking once per period closes it within two.
-                look.as_mut().reset(now + idle_timeout);
-            }
-        }
     }
 }
 

@@ -179,7 +179,7 @@ impl Shard<'_> {
                     attempts: 0,
                     // Each owner since it was planned may have tried it.
                     repeats: u32::try_from(self.lease.epoch.saturating_sub(feed.order >> EPOCH_SHIFT)).unwrap_or(u32::MAX),
-                    work: Work::Deliver(Box::new(delivery)),
+                    work: Work::Deliver(Arc::new(delivery)),
                 });
             }
         }

@@ -92,6 +92,13 @@ async fn idle_connections_are_closed_in_time() {
     peer.all_ended().await;
 }
 
+/// So much later that idle connections are looked at again.
+async fn a_look_later() {
+    tokio::time::pause();
+    tokio::time::advance(crate::egress::pool::IDLE_LOOK).await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn an_outdated_connection_is_not_used() {
     let peer = Peer::start(serve_ok);
@@ -115,6 +122,8 @@ async fn a_connection_closed_while_idle_is_replaced() {
     let client = client(&peer);
     for round in 1..=20 {
         assert!(!ok(&client, &peer).await);
+        eventually("", || peer.seen.ended.load(Ordering::SeqCst) == round).await;
+        a_look_later().await;
         eventually("the closed connection is kept", || client.idle_connections() == 0).await;
         assert_eq!((peer.connections(), peer.requests().len()), (round, round));
     }
