@@ -176,6 +176,11 @@ pub trait Log: Send + Sync {
     fn max_record(&self) -> usize;
     /// Appends a batch; one result per record, by position.
     fn append(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>>;
+    /// Appends a batch, for a caller that has another place for what is not taken soon: a record whose partition does not get on is
+    /// `Away` before long, though it may come to stand in the log all the same.
+    fn append_soon(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
+        self.append(batch)
+    }
     /// Waits for the next change of ownership. The embedded log assigns all shards at the first call and then waits for ever.
     fn claims(&self) -> BoxFuture<'_, ClaimChange>;
     /// Moves finished positions, durably.

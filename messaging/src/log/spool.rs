@@ -1,6 +1,6 @@
 //! The gateway's spool: a log that is not on this machine, with a local one before it for the time when it is away.
 //!
-//! Appends go to the log. What it does not take goes to the spool, which is durable too, so the caller is answered as before. A
+//! Appends go to the log. What it does not take soon goes to the spool, which is durable too, so the caller is answered as before. A
 //! partition that has records in the spool sends new ones through it until it is empty: so order holds. The spool drains in order
 //! as soon as the log takes records again. A record may come to stand in the log twice (an append that was given up may have
 //! arrived); ids are computed, so its second copy is a duplicate and has no effect.
@@ -123,7 +123,7 @@ async fn append(log: Arc<dyn Log>, spool: Arc<dyn Log>, waiting: Arc<Waiting>, b
         }
     }
     if !direct.is_empty() {
-        let answers = log.append(direct.iter().map(|at| batch[*at].clone()).collect()).await;
+        let answers = log.append_soon(direct.iter().map(|at| batch[*at].clone()).collect()).await;
         let mut failed = Vec::new();
         for (at, answer) in direct.into_iter().zip(answers) {
             match answer {

@@ -67,6 +67,11 @@ use crate::metrics::{self, LogErrorType, LogOperation};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks at a cluster that misses a topic, before opening gives up: a topic that was just made is not known to every broker.
 const UNFIT_LOOKS: usize = 3;
+/// Who has a spool is told so soon that a partition has acknowledged nothing for so long: its leader is gone, or another is chosen. A
+/// partition that gets on is waited for, however slow it is: a second copy of each record would make it slower.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Between looks at what is open after that.
+const PATIENCE_LOOK: Duration = Duration::from_millis(50);
 /// An append is answered after `delivery_timeout` and a second. When librdkafka owes an answer for so much longer, it is not waited for.
 const APPEND_GRACE: Duration = Duration::from_secs(10);
 
@@ -301,18 +306,8 @@ impl Drop for KafkaLog {
     }
 }
 
-impl Log for KafkaLog {
-    fn partitions(&self) -> u16 {
-        self.core.partitions
-    }
-
-    fn max_record(&self) -> usize {
-        self.core.settings.max_record
-    }
-
-    /// The batch is queued when this is called, so calls that are made one after another are appended in that order. Dropping the future
-    /// does not take the batch back.
-    fn append(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
+impl KafkaLog {
+    fn append_within(&self, batch: Vec<NewRecord>, patience: Option<Duration>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
         let records = batch.len();
         let refused = if !self.core.is_open() {
             Some(AppendError::Closed)
@@ -326,15 +321,47 @@ impl Log for KafkaLog {
         }
         let queued = self.core.writer.append(batch, self.core.partitions);
         let limit = self.core.settings.delivery_timeout + APPEND_GRACE;
+        let core = self.core.clone();
         Box::pin(async move {
-            match queued {
-                Ok(answer) => match tokio::time::timeout(limit, answer).await {
-                    Ok(Ok(results)) => results,
-                    Ok(Err(_)) | Err(_) => vec![Err(AppendError::Away); records],
-                },
-                Err(results) => results,
+            let mut queued = match queued {
+                Ok(queued) => queued,
+                Err(results) => return results,
+            };
+            let ends_at = tokio::time::Instant::now() + limit;
+            let mut wait = patience.unwrap_or(limit);
+            loop {
+                match tokio::time::timeout(wait, &mut queued.answer).await {
+                    Ok(Ok(results)) => return results,
+                    Ok(Err(_)) => return vec![Err(AppendError::Away); records],
+                    Err(_) if tokio::time::Instant::now() >= ends_at => return vec![Err(AppendError::Away); records],
+                    Err(_) => {}
+                }
+                if let Some(patience) = patience {
+                    core.writer.give_up(&queued, patience);
+                }
+                wait = PATIENCE_LOOK;
             }
         })
+    }
+}
+
+impl Log for KafkaLog {
+    fn partitions(&self) -> u16 {
+        self.core.partitions
+    }
+
+    fn max_record(&self) -> usize {
+        self.core.settings.max_record
+    }
+
+    /// The batch is queued when this is called, so calls that are made one after another are appended in that order. Dropping the future
+    /// does not take the batch back.
+    fn append(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
+        self.append_within(batch, None)
+    }
+
+    fn append_soon(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
+        self.append_within(batch, Some(PATIENCE))
     }
 
     fn claims(&self) -> BoxFuture<'_, ClaimChange> {

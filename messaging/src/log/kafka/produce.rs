@@ -43,6 +43,8 @@ const OPEN: Result<Position, AppendError> = Ok(Position(u64::MAX));
 struct Batch {
     /// Monotonic.
     began: Duration,
+    /// Where each record goes.
+    places: Vec<(Topic, u16)>,
     progress: Mutex<Progress>,
 }
 
@@ -61,17 +63,26 @@ struct Tally {
     bytes: u64,
 }
 
+/// A batch that librdkafka has, and its answer.
+pub(super) struct Queued {
+    pub(super) answer: oneshot::Receiver<Results>,
+    batch: Arc<Batch>,
+}
+
 /// What travels with a record through librdkafka.
 pub(super) struct Slot {
     batch: Arc<Batch>,
     index: usize,
-    topic: Topic,
 }
 
 impl Batch {
-    fn settle(&self, index: usize, topic: Topic, result: Result<Position, AppendError>, clock: &SharedClock) {
+    /// What came of a record. Nothing more for one that was given up.
+    fn settle(&self, index: usize, result: Result<Position, AppendError>, clock: &SharedClock) {
         let mut progress = self.progress.lock().expect("no holder of a batch panics");
-        let tally = &mut progress.tallies[topic.index()];
+        if progress.results.get(index) != Some(&OPEN) {
+            return;
+        }
+        let tally = &mut progress.tallies[self.places[index].0.index()];
         match result {
             Ok(_) => tally.acknowledged += 1,
             Err(_) => tally.failed += 1,
@@ -121,24 +132,34 @@ pub(super) struct Deliveries {
     max_record: usize,
     /// Records that wait for their acknowledgement. librdkafka's own count has its events in it too.
     open: Arc<AtomicUsize>,
-    /// The highest position that was acknowledged, by topic and partition: stands in for one that the broker did not tell.
-    highest: Mutex<[Vec<u64>; Topic::ALL.len()]>,
+    /// What was acknowledged last, by topic and partition.
+    acknowledged: Mutex<[Vec<Acknowledged>; Topic::ALL.len()]>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Acknowledged {
+    /// The highest position: stands in for one that the broker did not tell.
+    highest: u64,
+    /// Monotonic.
+    at: Duration,
 }
 
 impl Deliveries {
     fn position(&self, topic: Topic, partition: i32, offset: i64) -> Position {
         let place = usize::try_from(partition).unwrap_or_default();
-        let mut highest = self.highest.lock().expect("no holder of the positions panics");
-        let highest = &mut highest[topic.index()];
-        if highest.len() <= place {
-            highest.resize(place + 1, 0);
+        let mut acknowledged = self.acknowledged.lock().expect("no holder of the positions panics");
+        let acknowledged = &mut acknowledged[topic.index()];
+        if acknowledged.len() <= place {
+            acknowledged.resize(place + 1, Acknowledged::default());
         }
+        let last = &mut acknowledged[place];
+        last.at = self.clock.monotonic();
         // A repeated try that had succeeded before is acknowledged without an offset.
         if let Ok(offset) = u64::try_from(offset) {
-            highest[place] = highest[place].max(offset + 1);
+            last.highest = last.highest.max(offset + 1);
             return Position(offset + 1);
         }
-        Position(highest[place])
+        Position(last.highest)
     }
 
     fn append_error(&self, error: &KafkaError) -> AppendError {
@@ -176,7 +197,7 @@ impl ProducerContext for Deliveries {
         let result = match delivery {
             Ok(message) => {
                 self.health.acknowledged();
-                Ok(self.position(slot.topic, message.partition(), message.offset()))
+                Ok(self.position(slot.batch.places[slot.index].0, message.partition(), message.offset()))
             }
             Err((error, _)) => {
                 let error_for_caller = self.append_error(error);
@@ -187,7 +208,7 @@ impl ProducerContext for Deliveries {
             }
         };
         self.open.fetch_sub(1, Ordering::Relaxed);
-        slot.batch.settle(slot.index, slot.topic, result, &self.clock);
+        slot.batch.settle(slot.index, result, &self.clock);
     }
 }
 
@@ -222,7 +243,7 @@ impl Writer {
     }
 
     /// Hands a batch to librdkafka; or what came of it at once. Never waits.
-    pub fn append(&self, batch: Vec<NewRecord>, partitions: u16) -> Result<oneshot::Receiver<Results>, Results> {
+    pub fn append(&self, batch: Vec<NewRecord>, partitions: u16) -> Result<Queued, Results> {
         let results = self.judge(&batch, partitions);
         let open = results.iter().filter(|result| **result == OPEN).count();
         if open == 0 {
@@ -234,7 +255,8 @@ impl Writer {
             tallies[record.topic.index()].bytes += record.payload.len() as u64;
         }
         let progress = Progress { results: results.clone(), open: open + 1, tallies, done: Some(done) };
-        let under_way = Arc::new(Batch { began: self.clock.monotonic(), progress: Mutex::new(progress) });
+        let places = batch.iter().map(|record| (record.topic, record.partition)).collect();
+        let under_way = Arc::new(Batch { began: self.clock.monotonic(), places, progress: Mutex::new(progress) });
         let timestamp = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
         let client = self.client.load();
         // Once the queue is full, nothing behind it in this batch goes in: what did is a prefix.
@@ -243,7 +265,7 @@ impl Writer {
             if results[index] != OPEN {
                 continue;
             }
-            let slot = Box::new(Slot { batch: under_way.clone(), index, topic: record.topic });
+            let slot = Box::new(Slot { batch: under_way.clone(), index });
             let error = match refused {
                 Some(error) => error,
                 None => match self.send(&client, record, timestamp, slot) {
@@ -254,11 +276,29 @@ impl Writer {
             if error == AppendError::Full {
                 refused = Some(error);
             }
-            under_way.settle(index, record.topic, Err(error), &self.clock);
+            under_way.settle(index, Err(error), &self.clock);
         }
         let progress = under_way.progress.lock().expect("no holder of a batch panics");
         under_way.close_one(progress, &self.clock);
-        Ok(answer)
+        Ok(Queued { answer, batch: under_way })
+    }
+
+    /// Answers `Away` for what is open of a batch in partitions that have acknowledged nothing for `patience`. It may arrive all the same.
+    pub fn give_up(&self, queued: &Queued, patience: Duration) {
+        let now = self.clock.monotonic();
+        let client = self.client.load();
+        let stalled: Vec<usize> = {
+            let acknowledged = client.context().acknowledged.lock().expect("no holder of the positions panics");
+            let places = queued.batch.places.iter().enumerate();
+            let waits = |(topic, partition): &(Topic, u16)| {
+                let last = acknowledged[topic.index()].get(usize::from(*partition)).map_or(Duration::ZERO, |last| last.at);
+                now.saturating_sub(last.max(queued.batch.began))
+            };
+            places.filter(|(_, place)| waits(place) >= patience).map(|(index, _)| index).collect()
+        };
+        for index in stalled {
+            queued.batch.settle(index, Err(AppendError::Away), &self.clock);
+        }
     }
 
     fn judge(&self, batch: &[NewRecord], partitions: u16) -> Results {
@@ -342,7 +382,7 @@ fn make_client(settings: &KafkaSettings, clock: &SharedClock, health: &Arc<Healt
         clock: clock.clone(),
         max_record: settings.max_record,
         open: open.clone(),
-        highest: Mutex::new(Default::default()),
+        acknowledged: Mutex::new(Default::default()),
     };
     settings.producer().create_with_context(context).map_err(|error| broker_error("the kafka producer is not made", &error))
 }

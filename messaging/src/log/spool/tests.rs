@@ -28,6 +28,8 @@ struct Remote {
     away: AtomicBool,
     /// Says that it takes records while it does not.
     lies: AtomicBool,
+    /// Takes records, but not soon.
+    slow: tokio::sync::watch::Sender<bool>,
     /// Fails every so many records; 0: none.
     fails_every: AtomicUsize,
     count: AtomicUsize,
@@ -63,7 +65,19 @@ impl Log for Remote {
             partition.push(String::from_utf8(record.payload.to_vec()).unwrap());
             results.push(Ok(Position(partition.len() as u64)));
         }
-        Box::pin(std::future::ready(results))
+        let mut slow = self.slow.subscribe();
+        Box::pin(async move {
+            let _ = slow.wait_for(|slow| !slow).await;
+            results
+        })
+    }
+    fn append_soon(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
+        let records = batch.len();
+        let taken = self.append(batch);
+        if *self.slow.borrow() {
+            return Box::pin(std::future::ready(vec![Err(AppendError::Away); records]));
+        }
+        taken
     }
     fn claims(&self) -> BoxFuture<'_, ClaimChange> {
         Box::pin(std::future::pending())
@@ -173,6 +187,22 @@ async fn what_the_log_does_not_take_is_taken_and_drains_in_order() {
         assert!(bench.append(800..840).await.iter().all(Result::is_ok), "and straight again");
         bench.expect_in_order(840).await;
     }
+}
+
+/// Nobody waits for a log that takes its time: the spool has the record, and drains it with all the patience that the log needs. The
+/// first copy came through as well, in its place.
+#[tokio::test]
+async fn what_the_log_does_not_take_soon_is_taken() {
+    let bench = Bench::new(1 << 20).await;
+    bench.remote.slow.send_replace(true);
+    for start in (0..400).step_by(8) {
+        let answers = tokio::time::timeout(Duration::from_secs(30), bench.append(start..start + 8)).await.expect("answers as before");
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    bench.remote.slow.send_replace(false);
+    bench.expect_in_order(400).await;
+    assert!(bench.append(400..440).await.iter().all(Result::is_ok));
+    bench.expect_in_order(440).await;
 }
 
 #[tokio::test]
