@@ -9,7 +9,7 @@ use super::EmbeddedStore;
 use crate::clock::{SystemClock, Timestamp};
 use crate::ids::{ConversationId, MessageId, TenantId};
 use crate::state::FeedPosition;
-use crate::store::{Durability, EmbeddedSettings, Key, Store, Write};
+use crate::store::{Durability, EmbeddedSettings, Key, Retention, Store, Write};
 
 const EVENTS_PER_BATCH: u64 = 64;
 const CALLERS: u64 = 4;
@@ -114,7 +114,12 @@ fn events() -> u64 {
 fn cost_of_a_routers_work() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a folder");
-    let settings = EmbeddedSettings { dir: dir.path().join("store"), max_bytes: 64 * 1024 * MIB, cache_bytes: 32 * MIB };
+    let settings = EmbeddedSettings {
+        dir: dir.path().join("store"),
+        max_bytes: 64 * 1024 * MIB,
+        cache_bytes: 32 * MIB,
+        retention: Retention::default(),
+    };
     let noise = Arc::new(Noise::new());
     println!("rss before open {} MiB", resident_mib());
     let open = || Arc::new(EmbeddedStore::open(settings.clone(), Arc::new(SystemClock::default())).expect("opens"));
