@@ -142,7 +142,8 @@ impl Limits {
         Some(value)
     }
 
-    /// Whether the table can hold a row that is over: not for ever, nor before the folder is as old as its rows may get.
+    /// Whether the table can hold a row that is over: not for ever, nor before the folder is as old as its rows may get. (What was on
+    /// the log before the folder was there is a little older, by what the log keeps; that much later it is looked for.)
     pub(super) fn may_be_over(&self, table: Table) -> bool {
         // A key that is no work's: all others of a table are kept equally long.
         let kept = Kept::of(table, &[]).map_or(FOR_EVER, |kept| self.kept[kept as usize]);

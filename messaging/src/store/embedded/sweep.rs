@@ -7,17 +7,18 @@
 //!   works. Meanwhile the engine does not merge, and the table stands on the disk twice; so one is left alone, with a warning, for which
 //!   `store.embedded.max_bytes` has no room.
 //! * The journal's files hold rows after they were drained, until the file is used again. So every day the rows in memory are drained,
-//!   and the files that wait to be used again are deleted; those that were in use are by the next time.
+//!   and the files that wait to be used again are deleted. A file is deleted at the third such time after a row was written to it, at
+//!   the latest.
 //!
-//! So a row is gone from the disk at most [`EVERY_LARGE`] and a look after its time (a small table's, [`EVERY_SMALL`]), counted in time
-//! that the store is open.
+//! So a row is gone from the disk at most [`EVERY_LARGE`] and a look after its time (a small table's, [`EVERY_SMALL`]), as far as the
+//! store is open when a look is due; one that is kept for less than three days, three days after it was written.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc as threads;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use fjall::LsmError;
@@ -49,39 +50,40 @@ const ROWS_PER_LOOK: u32 = 256;
 const WORK: Duration = Duration::from_millis(5);
 /// and rests as long as it worked, but not longer than this.
 const REST_MAX: Duration = Duration::from_millis(50);
-const NO_TABLE: usize = usize::MAX;
 
 /// What the thread is at, for those beside it.
 pub(super) struct Progress {
     stopping: AtomicBool,
-    /// The table that is being rewritten.
-    rewriting: AtomicUsize,
+    /// Who rewrites a table.
+    rewriting: Mutex<Option<ThreadId>>,
     /// Rows that were left out since the store was opened.
     dropped: AtomicU64,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { stopping: AtomicBool::new(false), rewriting: AtomicUsize::new(NO_TABLE), dropped: AtomicU64::new(0) }
+        Self { stopping: AtomicBool::new(false), rewriting: Mutex::new(None), dropped: AtomicU64::new(0) }
     }
 
     /// Whether a table is being rewritten.
     pub(super) fn is_rewriting(&self) -> bool {
-        self.rewriting.load(Ordering::Relaxed) != NO_TABLE
+        self.who_rewrites().is_some()
     }
 
-    fn is_rewriting_this(&self, table: Table) -> bool {
-        self.rewriting.load(Ordering::Relaxed) == table as usize
+    fn who_rewrites(&self) -> Option<ThreadId> {
+        *self.rewriting.lock().expect("nobody panics who holds it")
     }
 
-    fn set_rewriting(&self, table: Option<Table>) {
-        self.rewriting.store(table.map_or(NO_TABLE, |table| table as usize), Ordering::Relaxed);
+    /// This thread begins to rewrite a table, or has ended.
+    fn set_rewriting(&self, begins: bool) {
+        let who = begins.then(|| std::thread::current().id());
+        *self.rewriting.lock().expect("nobody panics who holds it") = who;
     }
 
     /// As if a table were being rewritten while the store closes.
     #[cfg(test)]
-    pub(super) fn stop_in(&self, table: Table) {
-        self.set_rewriting(Some(table));
+    pub(super) fn stop_in_this_thread(&self) {
+        self.set_rewriting(true);
         self.stopping.store(true, Ordering::Relaxed);
     }
 
@@ -157,8 +159,9 @@ impl Factory for Droppers {
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
         let Known { table, expiry, progress } = &*self.0;
-        // The engine's own merges are not held up.
-        let pace = progress.is_rewriting_this(*table).then(|| Pace::new(expiry.clock().clone(), progress.clone()));
+        // The engine's own merges, on its thread, are not held up, and an error would end that thread.
+        let is_ours = progress.who_rewrites() == Some(std::thread::current().id());
+        let pace = is_ours.then(|| Pace::new(expiry.clock().clone(), progress.clone()));
         Box::new(Dropper { table: *table, limits: expiry.now(), progress: progress.clone(), dropped: 0, pace })
     }
 }
@@ -323,9 +326,9 @@ impl Sweep {
         }
         let progress = self.tables.progress();
         let before = progress.dropped.load(Ordering::Relaxed);
-        progress.set_rewriting(Some(table));
+        progress.set_rewriting(true);
         let rewritten = self.tables.rewrite(table);
-        progress.set_rewriting(None);
+        progress.set_rewriting(false);
         rewritten.map_err(|error| meaning(&error))?;
         let rows = progress.dropped.load(Ordering::Relaxed) - before;
         let after = self.tables.bytes(table);

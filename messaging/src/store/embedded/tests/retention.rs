@@ -401,7 +401,7 @@ async fn closing_ends_a_rewriting_and_loses_nothing() {
     rig.drain().await;
     rig.store.close().await;
     let tables = Tables::open(&EmbeddedSettings { retention: KEPT, ..settings(rig.dir.path()) }, rig.clock.clone()).expect("opens");
-    tables.progress().stop_in(Table::Events);
+    tables.progress().stop_in_this_thread();
     assert!(tables.rewrite(Table::Events).is_err(), "it is not rewritten to its end");
     drop(tables);
     let rig = Rig { store: open(rig.dir.path(), KEPT, &rig.clock), ..rig };
