@@ -128,7 +128,12 @@ pub(crate) fn fakes() -> Fakes {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(START);
     let shared: SharedClock = clock.clone();
-    let settings = store::EmbeddedSettings { dir: dir.path().join("store"), max_bytes: 1 << 30, cache_bytes: 1 << 20 };
+    let settings = store::EmbeddedSettings {
+        dir: dir.path().join("store"),
+        max_bytes: 1 << 30,
+        cache_bytes: 1 << 20,
+        retention: store::Retention::default(),
+    };
     let store = Faulty::over(store::open_embedded(settings, shared.clone()).unwrap());
     let keyring = Keyring::from_root(&[7; 32]);
     let (log, caller) = (FakeLog::new(4), Arc::new(FakeCaller::default()));

@@ -210,13 +210,15 @@ async fn the_feed_gives_everything_once_and_in_the_order_of_each_shard() {
         let next = world.tells(&state, 0, 22, EventType::MessageSent, "new").await;
         world.tells(&state, 1, 1, EventType::MessageSent, "new too").await;
         assert_eq!(notes(&world.get(&format!("/v1/events?after={cursor}")).await), ["new", "new too"]);
-        // Feed cursors do not age.
-        world.clock.advance(Duration::from_secs(90 * 24 * 3600));
-        assert_eq!(notes(&world.get(&format!("/v1/events?after={cursor}")).await), ["new", "new too"]);
-
         let one = world.get(&format!("/v1/events/{next}")).await;
         assert_eq!((&one["type"], &one["data"]["note"]), (&json!("message.sent"), &json!("new")));
         assert_eq!(one["subject"], json!(state.id));
+        // Events end with their retention, and what leads to them then leads nowhere. Feed cursors do not age.
+        world.clock.advance(Duration::from_secs(90 * 24 * 3600));
+        assert_eq!(notes(&world.get(&format!("/v1/events?after={cursor}")).await), [""; 0]);
+        assert_eq!(world.call("GET", &format!("/v1/events/{next}"), &Value::Null).await.status, 404);
+        world.tells(&state, 0, 23, EventType::MessageSent, "much later").await;
+        assert_eq!(notes(&world.get(&format!("/v1/events?after={cursor}")).await), ["much later"]);
         assert!(world.get("/v1/event-types").await["data"].as_array().unwrap().len() > 10);
         assert_eq!(world.get("/v1/event-types/message.read/schema").await["properties"]["type"]["const"], "message.read");
     })

@@ -44,7 +44,7 @@ impl World {
     }
 
     pub(super) async fn put(&self, key: Key, value: Vec<u8>) {
-        self.store.apply(vec![Write::put(key, value, START)], Durability::Buffered).await.unwrap();
+        self.store.apply(vec![Write::put(key, value, self.clock.now())], Durability::Buffered).await.unwrap();
     }
 
     /// Writes the row of a sent message, as a shard would.

@@ -359,7 +359,7 @@ pub struct MediaBucket {
 /// `[retention]`.
 #[derive(Debug, Clone)]
 pub struct RetentionConfig {
-    /// Messages and conversations.
+    /// Messages.
     pub messages: Duration,
     /// Events in the feed.
     pub events: Duration,
@@ -371,6 +371,19 @@ pub struct RetentionConfig {
     pub idempotency: Duration,
     /// The audit log.
     pub audit: Duration,
+}
+
+impl RetentionConfig {
+    /// What of it the store keeps to.
+    pub fn of_store(&self) -> store::Retention {
+        store::Retention {
+            messages: self.messages,
+            events: self.events,
+            // They are also the memory of what was seen.
+            pointers: self.messages.max(self.events).max(self.idempotency),
+            quarantine: self.dead_letters,
+        }
+    }
 }
 
 /// `[telemetry]`.
@@ -469,6 +482,11 @@ impl Config {
 
     /// Settings of the embedded store in a data directory.
     pub fn embedded_store(&self, data_dir: &Path) -> store::EmbeddedSettings {
-        store::EmbeddedSettings { dir: data_dir.join("store"), max_bytes: self.store.max_bytes, cache_bytes: self.store.cache_bytes }
+        store::EmbeddedSettings {
+            dir: data_dir.join("store"),
+            max_bytes: self.store.max_bytes,
+            cache_bytes: self.store.cache_bytes,
+            retention: self.retention.of_store(),
+        }
     }
 }

@@ -255,6 +255,8 @@ families! {
         "Bytes on disk used by the embedded log and store.",
     STORE_DISK_LIMIT_BYTES: Gauge = "trunkline_store_disk_limit_bytes" []
         "Disk budget of the embedded log and store.",
+    STORE_EXPIRED_ROWS: Counter = "trunkline_store_expired_rows_total" []
+        "Rows past their retention that the embedded store took off its disk.",
     STORE_FSYNC_DURATION_SECONDS: Histogram IO = "trunkline_store_fsync_duration_seconds" []
         "Duration of one flush to disk by the embedded log.",
     CACHE_REQUESTS: Counter = "trunkline_cache_requests_total" ["cache": CacheName, "result": CacheResult]

@@ -7,6 +7,8 @@
 //! * Writes are idempotent upserts; `at` is the log's append time and is the write time, so that a replay neither doubles nor
 //!   undoes what came later (the embedded store has one writer per key, the shard that owns it).
 //! * Tenant is the first part of every key of a tenant's data; a scan never leaves the tenant (or shard) it was given.
+//! * A row is not given any more once its [`Retention`] has passed since its write time, and it is gone from the disk in bounded
+//!   time afterwards. A row that leads to another may outlive it.
 //! * Reads and writes never block an async worker.
 
 use std::path::PathBuf;
@@ -22,11 +24,14 @@ use crate::state::FeedPosition;
 
 pub mod embedded;
 pub mod lazy;
+mod retention;
 #[cfg(feature = "scylla")]
 pub mod scylla;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+
+pub use retention::Retention;
 
 /// The queue in `later` that a row stands in: a destination's, or the shard's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -257,6 +262,8 @@ pub struct EmbeddedSettings {
     pub max_bytes: u64,
     /// Bytes of block cache.
     pub cache_bytes: u64,
+    /// How long rows are kept.
+    pub retention: Retention,
 }
 
 /// Opens the embedded store.

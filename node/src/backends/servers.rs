@@ -108,7 +108,7 @@ mod with_scylla {
     use messaging::clock::SharedClock;
     use messaging::config::{self, Config, CqlCompression, ScyllaConfig, Speculative};
     use messaging::store::scylla::migrations::{self, Replication};
-    use messaging::store::scylla::{self, Compression, Consistency, Retention, ScyllaSettings};
+    use messaging::store::scylla::{self, Compression, Consistency, ScyllaSettings};
     use messaging::store::{Store, StoreError, lazy};
 
     /// The driver has no percentile of its own to go by before it has measured: what a read should not take in one data centre.
@@ -140,7 +140,6 @@ mod with_scylla {
             }
             None => (String::new(), String::new()),
         };
-        let retention = &config.retention;
         Ok(ScyllaSettings {
             datacenter: scylla.datacenter.clone().unwrap_or_default(),
             user,
@@ -164,13 +163,7 @@ mod with_scylla {
                 CqlCompression::Snappy => Compression::Snappy,
             },
             connections_per_shard: scylla.connections_per_shard as usize,
-            retention: Retention {
-                messages: retention.messages,
-                events: retention.events,
-                // They are also the memory of what was seen.
-                pointers: retention.messages.max(retention.events).max(retention.idempotency),
-                quarantine: retention.dead_letters,
-            },
+            retention: config.retention.of_store(),
             ..ScyllaSettings::new(scylla.hosts.clone(), scylla.keyspace.clone())
         })
     }

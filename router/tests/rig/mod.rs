@@ -614,7 +614,12 @@ fn envelope(mut value: serde_json::Value) -> String {
 }
 
 fn try_open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Result<Arc<dyn Store>, messaging::store::StoreError> {
-    let settings = messaging::store::EmbeddedSettings { dir: dir.path().join("store"), max_bytes: 1 << 30, cache_bytes: 8 << 20 };
+    let settings = messaging::store::EmbeddedSettings {
+        dir: dir.path().join("store"),
+        max_bytes: 1 << 30,
+        cache_bytes: 8 << 20,
+        retention: messaging::store::Retention::default(),
+    };
     messaging::store::open_embedded(settings, clock.clone())
 }
 

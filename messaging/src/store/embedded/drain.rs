@@ -104,11 +104,13 @@ fn drain(tables: &Tables, rows: &Rows) -> Result<(), StoreError> {
 }
 
 fn fill(tables: &Tables, table: Table, rows: &Rows) -> fjall::Result<()> {
+    let limits = tables.expiry().now();
     let mut filling = tables.get(table).start_ingestion()?;
     for (key, value) in rows.table(table) {
         match value {
-            Some(value) => filling.write(key.clone(), value.as_slice())?,
-            None => filling.write_tombstone(key.clone())?,
+            // What is over is not written any more; what it replaced goes too.
+            Some(value) if !limits.is_over(table, key, value) => filling.write(key.clone(), value.as_slice())?,
+            Some(_) | None => filling.write_tombstone(key.clone())?,
         }
     }
     filling.finish()
@@ -116,7 +118,8 @@ fn fill(tables: &Tables, table: Table, rows: &Rows) -> fjall::Result<()> {
 
 fn wait_for_merging(tables: &Tables, table: Table) {
     for _ in 0..MERGE_LOOKS_MAX {
-        if tables.unmerged(table) <= UNMERGED_MAX {
+        // While a table is rewritten the engine merges nothing: it would be waited for in vain.
+        if tables.unmerged(table) <= UNMERGED_MAX || tables.progress().is_rewriting() {
             return;
         }
         std::thread::sleep(MERGE_LOOK);

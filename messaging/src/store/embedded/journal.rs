@@ -194,6 +194,14 @@ impl Journal {
         sync_folder(&self.dir)
     }
 
+    /// Deletes the files that wait to be used again: their rows of before stand in them still.
+    pub(super) fn delete_spares(&mut self) -> io::Result<()> {
+        for spare in self.spares.drain(..) {
+            fs::remove_file(spare)?;
+        }
+        Ok(())
+    }
+
     /// The first frame of a file names the one before.
     fn link(&mut self, (number, end): (u64, u64)) -> io::Result<()> {
         self.begin_frame();

@@ -122,6 +122,11 @@ pub(super) fn encode(key: &Key) -> KeyBytes {
     }
 }
 
+/// Whether a key of `Table::Pointers` is that of a work's note.
+pub(super) fn is_work(key: &[u8]) -> bool {
+    key.get(2 * ID_BYTES) == Some(&WORK)
+}
+
 /// A tenant's id and one below it, with the lead first.
 fn below(tenant: &TenantId, id: &[u8; ID_BYTES]) -> [u8; 2 * ID_BYTES] {
     let (tenant_rest, tenant_lead) = tenant.0.split_at(ID_BYTES - LEAD);

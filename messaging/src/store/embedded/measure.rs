@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::EmbeddedStore;
-use crate::clock::{SystemClock, Timestamp};
+use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::ids::{ConversationId, MessageId, TenantId};
 use crate::state::FeedPosition;
-use crate::store::{Durability, EmbeddedSettings, Key, Store, Write};
+use crate::store::{Durability, EmbeddedSettings, Key, Retention, Store, Write};
 
 const EVENTS_PER_BATCH: u64 = 64;
 const CALLERS: u64 = 4;
@@ -114,7 +114,12 @@ fn events() -> u64 {
 fn cost_of_a_routers_work() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a folder");
-    let settings = EmbeddedSettings { dir: dir.path().join("store"), max_bytes: 64 * 1024 * MIB, cache_bytes: 32 * MIB };
+    let settings = EmbeddedSettings {
+        dir: dir.path().join("store"),
+        max_bytes: 64 * 1024 * MIB,
+        cache_bytes: 32 * MIB,
+        retention: Retention::default(),
+    };
     let noise = Arc::new(Noise::new());
     println!("rss before open {} MiB", resident_mib());
     let open = || Arc::new(EmbeddedStore::open(settings.clone(), Arc::new(SystemClock::default())).expect("opens"));
@@ -169,6 +174,42 @@ fn cost_of_a_routers_work() {
     println!("reopened in {:?}", started.elapsed());
     settle();
     println!("rss reopened {} MiB", resident_mib());
+    runtime.block_on(store.close());
+}
+
+/// What it costs to take half of the rows off the disk. Without the rests that the thread takes: the clock stands still.
+#[test]
+#[ignore = "a measurement, for a quiet machine and a release build"]
+fn cost_of_sweeping() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let dir = tempfile::tempdir().expect("a folder");
+    let kept = Duration::from_secs(10 * 24 * 3600);
+    let retention = Retention { messages: kept, events: kept, pointers: kept, quarantine: kept };
+    let settings = EmbeddedSettings { dir: dir.path().join("store"), max_bytes: 64 * 1024 * MIB, cache_bytes: 32 * MIB, retention };
+    let clock = ManualClock::at(Timestamp::from_millis(1_800_000_000_000));
+    let store = Arc::new(EmbeddedStore::open(settings, clock.clone()).expect("opens"));
+    let noise = Arc::new(Noise::new());
+    let half = events() / 2 / EVENTS_PER_BATCH * EVENTS_PER_BATCH;
+    for first in (0..2 * half).step_by(EVENTS_PER_BATCH as usize) {
+        if first == half {
+            clock.advance(kept);
+        }
+        let mut rows = batch(&noise, 0, first);
+        rows.iter_mut().for_each(|row| row.at = clock.now());
+        runtime.block_on(store.apply(rows, Durability::Buffered)).expect("is written");
+    }
+    settle();
+    for said in ["half of it is over", "nothing is"] {
+        runtime.block_on(store.sync()).expect("is synced");
+        clock.advance(Duration::from_secs(24 * 3600));
+        let (before, started) = (process_seconds(), Instant::now());
+        store.waker.look();
+        let (used, wall) = (process_seconds() - before, started.elapsed());
+        std::thread::sleep(Duration::from_secs(2));
+        store.disk();
+        runtime.block_on(store.sync()).expect("is synced");
+        println!("sweep, {said}: {used:.2} s of cpu, {wall:?}, disk {} MiB", store.disk().0 / MIB);
+    }
     runtime.block_on(store.close());
 }
 

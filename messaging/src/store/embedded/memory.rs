@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fjall::{Snapshot, UserKey};
 
+use super::expiry::Limits;
 use super::journal::Row;
 use super::keys::{KeyBytes, ScanRange, Table};
 
@@ -121,9 +122,9 @@ impl Memory {
         (answers, layers.below.clone())
     }
 
-    /// The rows of a range, in its order, deleted ones too, until `limit` that are not deleted; and the tables below, of the same
-    /// view. What is merged from both needs no more of these.
-    pub(super) fn range(&self, range: &ScanRange, limit: usize) -> (Vec<(UserKey, Value)>, Arc<Snapshot>) {
+    /// The rows of a range, in its order, deleted ones and those that are over too, until `limit` that are there; and the tables
+    /// below, of the same view. What is merged from both needs no more of these.
+    pub(super) fn range(&self, range: &ScanRange, limits: &Limits, limit: usize) -> (Vec<(UserKey, Value)>, Arc<Snapshot>) {
         let layers = self.read();
         let mut upper = Walk::new(&layers.active, range);
         let mut lower = layers.frozen.as_ref().map(|rows| Walk::new(rows, range));
@@ -142,7 +143,7 @@ impl Memory {
                     if order.is_gt() { low } else { upper.step(up) }
                 }
             };
-            there += usize::from(row.1.is_some());
+            there += usize::from(row.1.as_ref().is_some_and(|value| !limits.is_over(range.table, row.0, value)));
             found.push((row.0.clone(), row.1.clone()));
         }
         (found, layers.below.clone())

@@ -5,13 +5,15 @@
 //! it is what it is good at: tables, filters, the cache, merging.
 //!
 //! The disk blocks, so nothing here touches it on an async worker: one thread writes (`writer`), one drains, a few read (`reader`),
-//! and callers wait on channels. What memory knows is answered at once. All queues have limits; when one is full its callers wait.
+//! one takes away what is over (`sweep`; which rows those are, `expiry` knows), and callers wait on channels. What memory knows is
+//! answered at once. All queues have limits; when one is full its callers wait.
 //!
 //! After a write or sync that failed the store takes no further ones: what the kernel could not write it may have dropped,
 //! and a later sync that succeeds would not bring it back.
 
 mod disk;
 mod drain;
+mod expiry;
 mod journal;
 mod keys;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod measure;
 mod memory;
 mod node;
 mod reader;
+mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -31,10 +34,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::disk::Disk;
 use self::drain::Drain;
+use self::expiry::Expiry;
 use self::journal::Journal;
 use self::memory::{Memory, Rows};
 use self::node::Node;
 use self::reader::{POINT_READERS, Partly, Pool, Query, SCANNERS};
+use self::sweep::{Sweep, Sweeper};
 use self::tables::Tables;
 use self::writer::{Command, SyncFn, Writer};
 use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
@@ -52,10 +57,13 @@ pub struct EmbeddedStore {
     memory: Arc<Memory>,
     disk: Arc<Disk>,
     clock: SharedClock,
+    expiry: Arc<Expiry>,
     /// The directory's version, as far as it is durable.
     version: watch::Receiver<u64>,
     /// Its sender goes when the files are let go of.
     ended: watch::Receiver<()>,
+    #[cfg(test)]
+    waker: sweep::Waker,
 }
 
 impl EmbeddedStore {
@@ -66,7 +74,8 @@ impl EmbeddedStore {
 
     /// Blocks: recovers what the last process left.
     fn open_with(settings: EmbeddedSettings, clock: SharedClock, sync: SyncFn, memory_bytes: usize) -> Result<Self, StoreError> {
-        let tables = Tables::open(&settings)?;
+        let tables = Tables::open(&settings, clock.clone())?;
+        let expiry = tables.expiry().clone();
         let mut rows = Rows::default();
         let journal = Journal::open(&settings.dir, |row| rows.put(row)).map_err(|error| match error {
             journal::OpenError::Io(error) => StoreError::Unavailable(format!("{}: disk i/o: {error}", settings.dir.display())),
@@ -82,6 +91,16 @@ impl EmbeddedStore {
         let (scan_pool, scans) = Pool::start(&tables, &memory, "store-scan", SCANNERS).map_err(thread_failed)?;
         let drain = Drain::start(tables.clone(), memory.clone()).map_err(thread_failed)?;
         let (commands, waiting) = mpsc::channel(writer::QUEUE_MAX);
+        let sweep = Sweep {
+            tables: tables.clone(),
+            memory: memory.clone(),
+            disk: disk.clone(),
+            clock: clock.clone(),
+            commands: commands.downgrade(),
+        };
+        let sweeper = Sweeper::start(sweep).map_err(thread_failed)?;
+        #[cfg(test)]
+        let waker = sweeper.waker();
         let (ends, ended) = watch::channel(());
         let (version_changes, version) = watch::channel(node.version());
         let writer = Writer {
@@ -89,6 +108,8 @@ impl EmbeddedStore {
             memory: memory.clone(),
             journal,
             drain,
+            sweeper: Some(sweeper),
+            drain_all: false,
             memory_bytes,
             node,
             disk: disk.clone(),
@@ -100,7 +121,19 @@ impl EmbeddedStore {
         };
         let thread = std::thread::Builder::new().name("store-write".to_owned());
         thread.spawn(move || writer.run(waiting, ends)).map_err(thread_failed)?;
-        Ok(Self { commands, reads, scans, memory, disk, clock, version, ended })
+        Ok(Self {
+            commands,
+            reads,
+            scans,
+            memory,
+            disk,
+            clock,
+            expiry,
+            version,
+            ended,
+            #[cfg(test)]
+            waker,
+        })
     }
 
     /// Hands the writer a command and waits for its reply.
@@ -124,7 +157,7 @@ impl Store for EmbeddedStore {
             }
             let read = Partly::look(&self.memory, &keys);
             if read.is_whole() {
-                return Ok(read.values());
+                return Ok(read.values(&self.expiry.now()));
             }
             ask(&self.reads, |answer| Query::Read { read, answer }).await
         })

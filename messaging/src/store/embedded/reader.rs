@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use fjall::{Readable, Snapshot, UserKey};
 use tokio::sync::{mpsc, oneshot};
 
+use super::expiry::Limits;
 use super::keys::{self, KeyBytes, ScanRange, Span, Table};
 use super::memory::{Memory, Value};
 use super::node::{self, DirectoryAnswer};
@@ -68,9 +69,13 @@ impl Partly {
         self.answers.iter().all(Option::is_some)
     }
 
-    /// The values, once nothing is missing.
-    pub(super) fn values(self) -> Vec<Value> {
-        self.answers.into_iter().map(Option::flatten).collect()
+    /// The values, once nothing is missing, without those that are over.
+    pub(super) fn values(self, limits: &Limits) -> Vec<Value> {
+        let mut values = Vec::with_capacity(self.answers.len());
+        for ((table, key), answer) in self.keys.iter().zip(self.answers) {
+            values.push(answer.flatten().and_then(|value| limits.take(*table, key.as_ref(), value)));
+        }
+        values
     }
 }
 
@@ -139,7 +144,7 @@ fn complete(tables: &Tables, mut read: Partly) -> Result<Vec<Option<Vec<u8>>>, S
             *answer = Some(found.map(|value| value.to_vec()));
         }
     }
-    Ok(read.values())
+    Ok(read.values(&tables.expiry().now()))
 }
 
 fn scan_rows(tables: &Tables, memory: &Memory, scan: &Scan, limit: usize) -> Result<Vec<Found>, StoreError> {
@@ -155,7 +160,8 @@ fn scan_rows(tables: &Tables, memory: &Memory, scan: &Scan, limit: usize) -> Res
 
 /// The rows of a range in its order, of one view of memory and tables.
 pub(super) fn range(tables: &Tables, memory: &Memory, range: &ScanRange, limit: usize) -> Result<Vec<Stored>, StoreError> {
-    let (upper, below) = memory.range(range, limit);
+    let limits = tables.expiry().now();
+    let (upper, below) = memory.range(range, &limits, limit);
     let mut lower = below.range::<KeyBytes, _>(tables.get(range.table), (range.from, range.to));
     let mut step = || {
         let row = if range.newest_first { lower.next_back() } else { lower.next() };
@@ -173,9 +179,15 @@ pub(super) fn range(tables: &Tables, memory: &Memory, range: &ScanRange, limit: 
         };
         let row = if order.is_ge() { std::mem::replace(&mut next, step()?) } else { None };
         if order.is_gt() {
-            found.extend(row.map(|(key, value)| (key, value.to_vec())));
-        } else if let Some((key, Some(value))) = upper.next() {
-            found.push((key, value));
+            if let Some((key, value)) = row
+                && let Some(own) = limits.open(range.table, &key, &value)
+            {
+                found.push((key, own.to_vec()));
+            }
+        } else if let Some((key, Some(value))) = upper.next()
+            && let Some(own) = limits.take(range.table, &key, value)
+        {
+            found.push((key, own));
         }
     }
     Ok(found)

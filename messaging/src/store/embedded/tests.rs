@@ -14,16 +14,19 @@ use crate::clock::{ManualClock, SharedClock, Timestamp};
 use crate::ids::{AccountId, ConversationId, MessageId, TenantId};
 use crate::state::FeedPosition;
 use crate::store::conformance::{Subject, run};
-use crate::store::{Durability, EmbeddedSettings, Key, Lease, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Work, Write};
+use crate::store::{
+    Durability, EmbeddedSettings, Key, Lease, LeaseAnswer, LeaseOn, Queue, Retention, Scan, Store, StoreError, Work, Write,
+};
 
 mod layers;
+mod retention;
 
 const MIB: u64 = 1024 * 1024;
 const TENANT: TenantId = TenantId([5; 16]);
 const AT: Timestamp = Timestamp(1);
 
 fn settings(dir: &Path) -> EmbeddedSettings {
-    EmbeddedSettings { dir: dir.to_owned(), max_bytes: 1024 * MIB, cache_bytes: 8 * MIB }
+    EmbeddedSettings { dir: dir.to_owned(), max_bytes: 1024 * MIB, cache_bytes: 8 * MIB, retention: Retention::FOR_EVER }
 }
 
 fn clock() -> Arc<ManualClock> {
@@ -250,12 +253,14 @@ async fn rows_of_another_form_are_refused() {
     for (mark, said) in [(&[0, 0, 0, 9][..], "format version 9"), (b"?", "format version unreadable")] {
         Tables::overwrite_format(&settings(dir.path()), mark);
         let error = refusal(dir.path());
-        assert!(matches!(&error, StoreError::Damaged(text) if text.contains(said) && text.contains("reads version 2")), "{error}");
+        assert!(matches!(&error, StoreError::Damaged(text) if text.contains(said) && text.contains("reads version 3")), "{error}");
     }
-    // The form before has the same rows.
-    Tables::overwrite_format(&settings(dir.path()), &[0, 0, 0, 1]);
-    open(dir.path()).close().await;
-    open(dir.path()).close().await;
+    // The forms before have the same rows.
+    for before in [1, 2] {
+        Tables::overwrite_format(&settings(dir.path()), &[0, 0, 0, before]);
+        open(dir.path()).close().await;
+        open(dir.path()).close().await;
+    }
 }
 
 #[tokio::test]

@@ -10,11 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::Disk;
 use super::drain::{Drain, Drained, Job};
+use super::expiry::stamped;
 use super::journal::{Journal, Row};
 use super::keys;
 use super::memory::Memory;
 use super::node::Node;
 use super::reader::Pool;
+use super::sweep::Sweeper;
 use super::tables::{Tables, poisoned};
 use crate::clock::SharedClock;
 use crate::store::{Durability, Lease, LeaseAnswer, LeaseOn, StoreError, Write};
@@ -57,6 +59,8 @@ pub(super) enum Command {
     },
     /// Measure the disk.
     Measure,
+    /// Drain what stands in memory, and leave nothing of it in the journal's files.
+    Drain,
     /// Do what came before, then let go of the files.
     Close,
 }
@@ -88,6 +92,10 @@ pub(super) struct Writer {
     pub(super) memory: Arc<Memory>,
     pub(super) journal: Journal,
     pub(super) drain: Drain,
+    /// The thread that takes away what is over; it ends first, for it works with the tables.
+    pub(super) sweeper: Option<Sweeper>,
+    /// The rows in memory are to be drained though they are few.
+    pub(super) drain_all: bool,
     /// Bytes of rows in memory at which they are drained.
     pub(super) memory_bytes: usize,
     pub(super) node: Node,
@@ -120,6 +128,9 @@ impl Writer {
             }
         }
         commands.close();
+        if let Some(sweeper) = self.sweeper.take() {
+            sweeper.stop();
+        }
         for pool in self.pools.drain(..) {
             pool.stop();
         }
@@ -183,6 +194,7 @@ impl Writer {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Measure => self.measure(),
+            Command::Drain => self.drain_all = true,
             Command::Close => return false,
         }
         true
@@ -195,8 +207,10 @@ impl Writer {
             return drop(reply.send(Err(StoreError::Full)));
         }
         for write in batch {
+            let table = keys::table_of(&write.key);
             let key = UserKey::from(keys::encode(&write.key).as_ref());
-            group.rows.push((keys::table_of(&write.key), key, write.value));
+            let value = write.value.map(|value| stamped(table, &key, value, write.at));
+            group.rows.push((table, key, value));
         }
         group.bytes += bytes;
         group.synced |= durability == Durability::Synced;
@@ -244,7 +258,7 @@ impl Writer {
 
     /// Frees what was drained; has the rows in memory drained when they are many. Then it waits for those before.
     fn look_after_draining(&mut self, active_bytes: usize) -> Result<(), StoreError> {
-        let is_much = active_bytes >= self.memory_bytes || self.journal.has_many_files();
+        let is_much = active_bytes >= self.memory_bytes || self.journal.has_many_files() || self.drain_all;
         if let Some(drained) = self.drain.ended(is_much) {
             self.free(drained)?;
         }
@@ -252,9 +266,17 @@ impl Writer {
             return Ok(());
         }
         let Some(rows) = self.memory.freeze() else { return Ok(()) };
-        let journals = self.journal.rotate().map_err(|error| StoreError::Unavailable(format!("disk i/o: {error}")))?;
+        let journals = self.rotate().map_err(|error| StoreError::Unavailable(format!("disk i/o: {error}")))?;
         self.drain.begin(Job { rows, journals });
         Ok(())
+    }
+
+    /// Begins another file of the journal; a fresh one if nothing of before is to stand in it.
+    fn rotate(&mut self) -> io::Result<Vec<u64>> {
+        if std::mem::take(&mut self.drain_all) {
+            self.journal.delete_spares()?;
+        }
+        self.journal.rotate()
     }
 
     fn free(&mut self, drained: Drained) -> Result<(), StoreError> {

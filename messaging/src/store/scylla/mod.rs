@@ -30,7 +30,7 @@ mod sweep;
 mod waves;
 mod writer;
 
-pub use settings::{BadName, BatchLimits, Compression, Consistency, Retention, ScyllaSettings};
+pub use settings::{BadName, BatchLimits, Compression, Consistency, ScyllaSettings};
 
 use std::sync::Arc;
 use std::time::Duration;

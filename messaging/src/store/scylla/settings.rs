@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+use crate::store::Retention;
 
 /// Settings of the CQL store.
 #[derive(Clone)]
@@ -119,28 +119,6 @@ impl FromStr for Compression {
             "snappy" => Ok(Self::Snappy),
             _ => Err(BadName("none, lz4, snappy")),
         }
-    }
-}
-
-/// How long rows are kept, from when they were last written. Zero keeps them for ever. At most twenty years, which is CQL's limit.
-///
-/// Conversations have no such time: they hold what must not be forgotten, such as an opt-out. Nor have `later`, intents and
-/// progress, which the router deletes itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Messages.
-    pub messages: Duration,
-    /// Events in the feed.
-    pub events: Duration,
-    /// Where ids lead, which is also the memory of what was seen: at least as long as messages, events and idempotency keys.
-    pub pointers: Duration,
-    /// Parked records.
-    pub quarantine: Duration,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { messages: 365 * DAY, events: 30 * DAY, pointers: 400 * DAY, quarantine: 90 * DAY }
     }
 }
 

@@ -12,11 +12,10 @@ use super::keys::{self, Cells, Table};
 use super::marks::{INDEX_MARGIN, Mark};
 use super::packs::Rows;
 use super::replicas::Replicas;
-use super::settings::Retention;
 use super::statements::{Put, Row};
 use super::waves::{Wave, deletes_index, wave};
 use crate::clock::Timestamp;
-use crate::store::{Key, Write};
+use crate::store::{Key, Retention, Write};
 
 /// Requests of one `apply` that are under way at once.
 const IN_FLIGHT_PER_BATCH: usize = 128;
