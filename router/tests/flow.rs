@@ -265,6 +265,27 @@ async fn window_timers_fire() {
     rig.stop().await;
 }
 
+/// A pointer ends by its retention, a conversation does not: the contact's id leads to it as long as somebody writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contact_leads_to_a_conversation_in_use() {
+    const MONTHS: Duration = Duration::from_secs(300 * 24 * 3600);
+    let rig = Rig::start().await;
+    let (in_use, idle) = ("16505551234", "16505551235");
+    rig.customer_writes(idle, "hi", 1).await;
+    rig.customer_writes(in_use, "hi", 2).await;
+    rig.inbox.wait_for_kind("message.received", 2).await;
+    rig.clock.advance(MONTHS);
+    rig.customer_writes(in_use, "again", 3).await;
+    rig.inbox.wait_for_kind("message.received", 3).await;
+    rig.clock.advance(MONTHS);
+    for (phone, leads) in [(in_use, true), (idle, false)] {
+        let contact = rig.keyring.ids().contact(rig.conversation(&Handle::phone(phone)));
+        let pointer = rig.store.read(vec![messaging::store::Key::Pointer(rig.tenant.id(), contact.0)]).await.unwrap().pop().flatten();
+        assert_eq!(pointer.is_some(), leads, "{phone}");
+    }
+    rig.stop().await;
+}
+
 /// Rate limits of the platform hold the message back and let it go later, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_limited_send_waits() {

@@ -139,8 +139,7 @@ pub fn decide(desk: &mut Desk<'_>, record: &Record, inbound: &Inbound, id: [u8; 
     };
     let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
     state.note_stored(inbound.at, &id);
-    state.active_at = state.active_at.max(record.accepted_at);
-    desk.touch(record.conversation);
+    super::in_use(desk, record.tenant, record.conversation, record.accepted_at)?;
     Ok(outcome)
 }
 

@@ -2,12 +2,13 @@
 //! chance: everything comes in on the desk.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use messaging::channels::{ChannelKind, Inbound, channel};
 use messaging::clock::Timestamp;
 use messaging::content::Handle;
 use messaging::directory::Account;
-use messaging::ids::{AccountId, ConversationId, EventId, ID_BYTES, IdHasher, MessageId};
+use messaging::ids::{AccountId, ContactId, ConversationId, EventId, ID_BYTES, IdHasher, MessageId};
 use messaging::outcome::Outcome;
 use messaging::record::{Command, Notice, Record};
 use messaging::state::{Conversation, Pointer};
@@ -97,11 +98,33 @@ pub(crate) fn state_for(
     let contact = desk.world.ids.contact(id);
     let key = desk.fresh_key();
     desk.states.insert(id, (tenant, Conversation::new(id, account, kind, contact, handle.clone(), key)));
-    // Leads from the contact's id to its conversation: the API takes either.
-    let pointer = Pointer { message: Some((id, Timestamp::ZERO, MessageId([0; 16]))), event: None };
-    desk.put_blind(Key::Pointer(tenant.id(), contact.0), pointer.encode());
+    lead_there(desk, tenant, contact, id);
     desk.touch(id);
     true
+}
+
+/// Leads from the contact's id to its conversation: the API takes either.
+fn lead_there(desk: &mut Desk<'_>, tenant: Tenant, contact: ContactId, id: ConversationId) {
+    let pointer = Pointer { message: Some((id, Timestamp::ZERO, MessageId([0; 16]))), event: None };
+    desk.put_blind(Key::Pointer(tenant.id(), contact.0), pointer.encode());
+}
+
+/// How often the pointer of a conversation in use is written anew: shorter than pointers are kept.
+const POINTER_RENEWED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Notes that the conversation is in use, and keeps the pointer alive that leads to it: it ends by its retention, the conversation
+/// does not.
+pub(crate) fn in_use(desk: &mut Desk<'_>, tenant: Tenant, id: ConversationId, at: Timestamp) -> Result<(), Unfit> {
+    let (_, state) = desk.states.get_mut(&id).ok_or(Unfit::Row)?;
+    let before = state.active_at;
+    state.active_at = before.max(at);
+    let contact = state.contact;
+    let stretch = |at: Timestamp| at.as_secs() / POINTER_RENEWED.as_secs();
+    if before > Timestamp::ZERO && stretch(before) < stretch(at) {
+        lead_there(desk, tenant, contact, id);
+    }
+    desk.touch(id);
+    Ok(())
 }
 
 /// JSON text of a string.

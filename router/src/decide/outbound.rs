@@ -114,10 +114,9 @@ fn decide_send(desk: &mut Desk<'_>, record: &Record, send: &SendCommand) -> Resu
         parked: false,
         fingerprint: send.fingerprint,
     };
-    let (_, state) = desk.states.get_mut(&record.conversation).ok_or(Unfit::Row)?;
-    state.active_at = state.active_at.max(record.accepted_at);
+    super::in_use(desk, record.tenant, record.conversation, record.accepted_at)?;
+    let (_, state) = desk.states.get(&record.conversation).ok_or(Unfit::Row)?;
     let contact_key = state.contact_key();
-    desk.touch(record.conversation);
     let content = serde_json::to_string(send).expect("commands serialise");
     let place = (record.conversation, record.accepted_at, send.message);
     let mut message = desk.new_message(record.tenant, place, &contact_key, meta, &content, None)?;

@@ -29,11 +29,15 @@ impl Shard<'_> {
         let mut wanted: Vec<(Tenant, ConversationId)> = Vec::new();
         wanted.extend(incoming.iter().map(|one| (one.record.get().tenant, one.record.get().conversation)));
         for message in messages {
-            let ticket = match message {
-                FromLane::Intent { ticket, .. } | FromLane::End { ticket, .. } => *ticket,
+            let (ticket, is_delivered) = match message {
+                FromLane::Intent { ticket, .. } => (*ticket, false),
+                FromLane::End { ticket, end } => (*ticket, matches!(end, TaskEnd::Delivered)),
             };
-            if let Some(key) = self.flows.of(ticket) {
-                wanted.extend(self.flows.tasks(key).next().map(|task| (task.tenant, task.conversation)));
+            let Some(task) = self.flows.of(ticket).and_then(|key| self.flows.tasks(key).next()) else { continue };
+            // A delivery that closed no gap changes nothing in its conversation, which may have left memory since.
+            let leaves_it = is_delivered && matches!(&task.work, Work::Deliver(delivery) if delivery.gap == 0);
+            if !leaves_it {
+                wanted.push((task.tenant, task.conversation));
             }
         }
         for row in timers.iter().map(|(row, _)| row).chain(ready.iter().map(|(_, entry)| &entry.row)) {

@@ -420,7 +420,7 @@ impl Rig {
         Owned { tenant: self.tenant, account: self.account }
     }
 
-    fn conversation(&self, handle: &Handle) -> ConversationId {
+    pub fn conversation(&self, handle: &Handle) -> ConversationId {
         self.keyring.ids().conversation(self.tenant.id(), self.account, handle.expose())
     }
 
