@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use messaging::metrics;
 use tokio::time::Instant;
 
 use crate::plan::Destination;
@@ -138,6 +139,9 @@ impl Crowd {
             return Intake::Free;
         };
         self.held_at = Some(now);
+        if self.held_since.is_none() {
+            metrics::ROUTER_HOLDS.at([]).increment(1);
+        }
         let look_at = *self.held_since.get_or_insert(now) + HOLD_MAX;
         if now < look_at {
             return Intake::Held(until.min(look_at));

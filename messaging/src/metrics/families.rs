@@ -158,6 +158,8 @@ families! {
         "Share of time a shard spent working since the previous sample.",
     ROUTER_CONVERSATIONS_BLOCKED: Gauge = "trunkline_router_conversations_blocked" []
         "Conversations held back so that an earlier message goes first.",
+    ROUTER_HOLDS: Counter = "trunkline_router_holds_total" []
+        "Times a shard left inbound records in the log for a moment because an endpoint had too much waiting: it, or this process, is too slow.",
     ROUTER_DUPLICATES: Counter = "trunkline_router_duplicates_total" ["scope": DuplicateScope]
         "Records dropped because they had been seen before.",
     ROUTER_ORDER_VIOLATIONS: Counter = "trunkline_router_order_violations_total" []
