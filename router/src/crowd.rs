@@ -4,6 +4,9 @@
 //! delivery itself: a process that has too much to do would have twice as much. So what goes to one endpoint only is held up in the log
 //! while the endpoint is crowded and gets on. What others have to get is not: an endpoint that does not get on holds nothing up, nor
 //! does one beside which others have work, but for a moment now and then. Sends are never held up.
+//!
+//! A record is held up for a few seconds at most, for it says more than the endpoint has to know: until it is worked on the person's
+//! window does not open, and nobody reads of it. An endpoint that is too slow for longer has its deliveries wait in `later`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,6 +27,8 @@ pub const STEP_ROOM: usize = 128;
 const CROWDED: usize = TASKS_MAX - STEP_ROOM;
 /// A destination gets on that has ended a task within this time.
 const GETS_ON: Duration = Duration::from_millis(500);
+/// No record is held up that has waited so long.
+const AGE_MAX: Duration = Duration::from_secs(5);
 /// How long crowded endpoints may hold records up until the shard looks whether there are any for others.
 const HOLD_MAX: Duration = Duration::from_millis(250);
 /// So many records it takes for this look.
@@ -114,12 +119,13 @@ impl Crowd {
         }
     }
 
-    /// How many records to take. `ended`: whether ends of tasks wait to be taken in, which is getting on too. `behind`: whether much of
+    /// How many records to take. `age`: for how long those that come now have waited. `ended`: whether ends of tasks wait to be taken in, which is getting on too. `behind`: whether much of
     /// an endpoint's work is in `later`, which should come first.
-    pub fn intake(&mut self, ended: bool, behind: impl Fn(Destination) -> bool) -> Intake {
+    pub fn intake(&mut self, age: Duration, ended: bool, behind: impl Fn(Destination) -> bool) -> Intake {
         let now = Instant::now();
         self.loads.retain(|_, load| load.tasks > 0 || load.held_lately(now));
-        if self.rest_until.is_some_and(|until| now < until) {
+        if age > AGE_MAX || self.rest_until.is_some_and(|until| now < until) {
+            self.held_since = None;
             return Intake::Free;
         }
         let full = self.tasks > CROWDED;
@@ -166,6 +172,8 @@ mod tests {
         End(Destination, usize),
         Pass(u64),
         Behind(bool),
+        /// Records have waited for so many seconds.
+        Age(u64),
         /// `Held` for so many milliseconds.
         Held(u64),
         Free,
@@ -174,14 +182,15 @@ mod tests {
     }
 
     async fn check(name: &str, story: &[Do]) {
-        let (mut crowd, mut is_behind) = (Crowd::default(), false);
+        let (mut crowd, mut is_behind, mut age) = (Crowd::default(), false, Duration::ZERO);
         for (at, step) in story.iter().enumerate() {
-            let intake = |crowd: &mut Crowd| crowd.intake(false, |destination| is_behind && destination == ENDPOINT);
+            let intake = |crowd: &mut Crowd| crowd.intake(age, false, |destination| is_behind && destination == ENDPOINT);
             match step {
                 Do::Add(destination, tasks) => (0..*tasks).for_each(|_| crowd.add(*destination)),
                 Do::End(destination, tasks) => (0..*tasks).for_each(|_| crowd.end(*destination)),
                 Do::Pass(millis) => tokio::time::advance(Duration::from_millis(*millis)).await,
                 Do::Behind(value) => is_behind = *value,
+                Do::Age(seconds) => age = Duration::from_secs(*seconds),
                 Do::Held(millis) => {
                     let until = Instant::now() + Duration::from_millis(*millis);
                     assert_eq!(intake(&mut crowd), Intake::Held(until), "{name}, step {at}");
@@ -226,6 +235,7 @@ mod tests {
                 "its own later tasks are no others'",
                 &[Add(ENDPOINT, 300), Held(250), End(ENDPOINT, 300), Free, Add(ENDPOINT, 300), Held(250)],
             ),
+            ("for a few seconds", &[Age(5), Add(ENDPOINT, 300), Held(250), Age(6), Free, Behind(true), Free, Age(1), Held(250)]),
             ("accounts hold nothing up", &[Add(ACCOUNT, 384), Free]),
             ("nor are they others", &[Add(ENDPOINT, 300), Held(250), Pass(250), Look, Add(ACCOUNT, 1), Held(250)]),
             ("what is in later comes first", &[Add(ENDPOINT, 32), Free, Behind(true), Held(250), Behind(false), Free]),

@@ -1,6 +1,7 @@
 //! Tasks in memory: per (destination, conversation) a short queue whose head is at its lane. What does not fit stands in `later`.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use messaging::ids::ConversationId;
@@ -44,8 +45,8 @@ impl Flows {
     }
 
     /// How many records to take, see [`Crowd::intake`].
-    pub fn intake(&mut self, ended: bool, behind: impl Fn(Destination) -> bool) -> Intake {
-        self.crowd.intake(ended, behind)
+    pub fn intake(&mut self, age: Duration, ended: bool, behind: impl Fn(Destination) -> bool) -> Intake {
+        self.crowd.intake(age, ended, behind)
     }
 
     /// Whether the conversation has something under way or waiting at the destination.

@@ -155,6 +155,8 @@ pub struct Shard<'a> {
     to_me: mpsc::Sender<FromLane>,
     from_lanes: mpsc::Receiver<FromLane>,
     newest_log_time: Timestamp,
+    /// When the inbound record that was taken last had been appended.
+    inbound_at: Timestamp,
 }
 
 impl<'a> Shard<'a> {
@@ -188,8 +190,8 @@ impl<'a> Shard<'a> {
                 return Ok(order);
             }
             let wake = self.later.next_wake(self.parts.clock.now().plus(NAP));
-            let (ended, later) = (!self.from_lanes.is_empty(), &self.later);
-            let intake = self.flows.intake(ended, |destination| later.under_way(destination.bytes()) >= LATER_IN_FLIGHT_MAX);
+            let (age, ended, later) = (self.parts.clock.now().since(self.inbound_at), !self.from_lanes.is_empty(), &self.later);
+            let intake = self.flows.intake(age, ended, |destination| later.under_way(destination.bytes()) >= LATER_IN_FLIGHT_MAX);
             let takes = self.takes_records();
             let held = match intake {
                 Intake::Free | Intake::Some(_) => None,

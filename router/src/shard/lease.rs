@@ -50,6 +50,7 @@ impl<'a> Shard<'a> {
             to_me,
             from_lanes,
             newest_log_time: Timestamp::ZERO,
+            inbound_at: Timestamp::ZERO,
             parts,
         };
         shard.note_lease(lease, asked_at);

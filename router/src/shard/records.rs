@@ -7,6 +7,9 @@ impl Shard<'_> {
         let mut incoming = Vec::with_capacity(entries.len());
         for (topic, entry) in entries {
             self.newest_log_time = self.newest_log_time.max(entry.appended_at);
+            if topic == Topic::Inbound {
+                self.inbound_at = entry.appended_at;
+            }
             let slot = self.progress.open(topic, entry.position);
             match Record::decode(&entry.payload, self.parts.keyring.log()) {
                 Ok(record) => {
