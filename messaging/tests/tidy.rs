@@ -34,6 +34,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("gateway/src/api/feed.rs", "how long a reader is kept waiting"),
     ("gateway/src/api/endpoints.rs", "how long a test delivery took"),
     ("router/src/lib.rs", "how long a commit took"),
+    ("router/src/crowd.rs", "how fast endpoints get on is a matter of the machine"),
     ("router/src/shard.rs", "how long a step took, and the end of a drain"),
     ("router/src/egress/", "deadlines of calls and connections are a matter of the machine"),
     ("node/src/logging.rs", "which repeated lines are held back"),

@@ -327,20 +327,19 @@ impl KafkaLog {
                 Ok(queued) => queued,
                 Err(results) => return results,
             };
-            let ends_at = tokio::time::Instant::now() + limit;
-            let mut wait = patience.unwrap_or(limit);
-            loop {
+            let (mut wait, mut waited) = (patience.unwrap_or(limit), Duration::ZERO);
+            while waited < limit {
                 match tokio::time::timeout(wait, &mut queued.answer).await {
                     Ok(Ok(results)) => return results,
                     Ok(Err(_)) => return vec![Err(AppendError::Away); records],
-                    Err(_) if tokio::time::Instant::now() >= ends_at => return vec![Err(AppendError::Away); records],
-                    Err(_) => {}
+                    Err(_) => waited += wait,
                 }
                 if let Some(patience) = patience {
                     core.writer.give_up(&queued, patience);
                 }
                 wait = PATIENCE_LOOK;
             }
+            vec![Err(AppendError::Away); records]
         })
     }
 }
