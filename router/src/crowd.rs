@@ -42,7 +42,7 @@ pub enum Intake {
     /// As many as it likes.
     Free,
     /// At most so many.
-    Some(usize),
+    AtMost(usize),
     /// None until then, or until a task ends.
     Held(Instant),
 }
@@ -153,7 +153,7 @@ impl Crowd {
             return Intake::Held(until.min(look_at));
         }
         self.held_since = None;
-        Intake::Some(LOOK)
+        Intake::AtMost(LOOK)
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
                     assert_eq!(intake(&mut crowd), Intake::Held(until), "{name}, step {at}");
                 }
                 Do::Free => assert_eq!(intake(&mut crowd), Intake::Free, "{name}, step {at}"),
-                Do::Look => assert_eq!(intake(&mut crowd), Intake::Some(LOOK), "{name}, step {at}"),
+                Do::Look => assert_eq!(intake(&mut crowd), Intake::AtMost(LOOK), "{name}, step {at}"),
                 Do::Room(destination, room) => assert_eq!(crowd.has_room(*destination), *room, "{name}, step {at}"),
             }
         }

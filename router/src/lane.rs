@@ -42,7 +42,7 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const SENDS_MAX: usize = 128;
 /// How long the secret before the last rotation still signs beside the new one.
 const SECRET_OVERLAP: Duration = Duration::from_secs(24 * 3600);
-/// A lane without work ends after this long.
+/// So often a lane looks whether it had work since the last time; it ends when it had none.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What a shard hands to a lane.

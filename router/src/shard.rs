@@ -194,7 +194,7 @@ impl<'a> Shard<'a> {
             let intake = self.flows.intake(age, ended, |destination| later.under_way(destination.bytes()) >= LATER_IN_FLIGHT_MAX);
             let takes = self.takes_records();
             let held = match intake {
-                Intake::Free | Intake::Some(_) => None,
+                Intake::Free | Intake::AtMost(_) => None,
                 Intake::Held(until) => Some(until),
             };
             let mut messages = Vec::new();
@@ -252,7 +252,7 @@ impl<'a> Shard<'a> {
     async fn take_records(&mut self, intake: Intake) -> Vec<(Topic, Entry)> {
         let inbound_max = match intake {
             Intake::Free => BATCH_MAX,
-            Intake::Some(max) => max,
+            Intake::AtMost(max) => max,
             Intake::Held(_) => 0,
         };
         let mut batch = Vec::new();

@@ -69,6 +69,14 @@ pub(super) struct Queued {
     batch: Arc<Batch>,
 }
 
+#[cfg(test)]
+impl Queued {
+    /// Records that are not settled.
+    pub(super) fn open(&self) -> usize {
+        self.batch.progress.lock().expect("no holder of a batch panics").open
+    }
+}
+
 /// What travels with a record through librdkafka.
 pub(super) struct Slot {
     batch: Arc<Batch>,
