@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use messaging::clock::SystemClock;
+use messaging::log::kafka::topics::{Admin, Overrides, parse, plan};
 use messaging::log::kafka::{KafkaLog, Role, Standing};
 use messaging::log::{AppendError, Finished, Log, LogError, Topic};
 
@@ -122,6 +123,18 @@ async fn a_member_that_is_cut_off_loses_its_shards_and_comes_back() {
     member.until_has(2).await;
     assert_eq!(texts(&member.take(1, Topic::Inbound, 3).await), ["2", "3", "4"]);
     log.close().await;
+}
+
+/// More replicas than there are brokers are refused, and the error says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_replicas_than_brokers_are_refused() {
+    let _shared = rig::shared().await;
+    let settings = rig::settings(&rig::fresh("replicas"));
+    let overrides = Overrides { partitions: Some(1), replication_factor: Some(3) };
+    let wanted = parse(rig::TOPICS, &settings.topic_prefix, overrides, settings.max_record).expect("the file is right");
+    let refused = Admin::connect(&settings).expect("a client is made").apply(&plan(&[], &wanted, false)).await;
+    let error = refused.expect_err("one broker holds no three replicas").to_string();
+    assert!(error.contains(&settings.topic_names()[0]) && error.contains("fewer brokers"), "{error}");
 }
 
 /// A gateway starts while the broker is away, when it knows the partition count from before.

@@ -22,6 +22,10 @@ const REQUEST_WAIT: Duration = Duration::from_secs(15);
 /// Looks at a cluster until every broker knows what was changed, and the wait between them.
 const SETTLE_LOOKS: usize = 50;
 const SETTLE_EVERY: Duration = Duration::from_millis(200);
+/// Tries of a step for which the cluster has too few brokers yet, and the wait between them: together longer than a broker that starts,
+/// or that comes back, takes to be counted again.
+const BROKER_TRIES: usize = 50;
+const BROKER_EVERY: Duration = Duration::from_millis(200);
 
 struct Context;
 
@@ -105,7 +109,8 @@ impl Admin {
         looking.await.unwrap_or(Err(LogError::Closed))
     }
 
-    /// Carries a plan out, one step after another, and waits until the cluster shows what was made.
+    /// Carries a plan out, one step after another, and waits until the cluster shows what was made. Brokers that are about to be
+    /// counted are waited for: a cluster that starts refuses three replicas until its third broker has reported.
     ///
     /// # Errors
     /// `Mismatch` when the plan has refusals: then nothing is changed. `Io` for the first step that the cluster refuses; steps before it
@@ -117,7 +122,7 @@ impl Admin {
         }
         let mut wanted: Vec<(String, u16)> = Vec::new();
         for change in changes {
-            self.carry_out(change).await?;
+            when_counted(async || self.carry_out(change).await).await?;
             match change {
                 Change::Create(spec) => wanted.push((spec.name.clone(), spec.partitions)),
                 Change::AddPartitions { topic, to, .. } => wanted.push((topic.clone(), *to)),
@@ -127,7 +132,7 @@ impl Admin {
         self.settle(&wanted).await
     }
 
-    async fn carry_out(&self, change: &Change) -> Result<(), LogError> {
+    async fn carry_out(&self, change: &Change) -> Result<(), Unchanged> {
         let (topic, results) = match change {
             Change::Create(spec) => {
                 let mut new =
@@ -160,8 +165,8 @@ impl Admin {
             }
             Change::Refused { .. } => return Ok(()),
         };
-        let results = results.map_err(|error| broker_error(&format!("topic {topic}"), &error))?;
-        results.into_iter().try_for_each(|result| result.map_err(|code| refused(topic, code)))
+        let results = results.map_err(|error| Unchanged::Other(broker_error(&format!("topic {topic}"), &error)))?;
+        results.into_iter().try_for_each(|result| result.map_err(|code| Unchanged::new(topic, code)))
     }
 
     /// Waits until what was made is seen with its partitions.
@@ -183,10 +188,69 @@ impl Admin {
     }
 }
 
+/// Why a step was not carried out.
+enum Unchanged {
+    /// Fewer brokers are counted than a topic has replicas: there are no more, or they are only about to be.
+    TooFewBrokers(LogError),
+    Other(LogError),
+}
+
+impl Unchanged {
+    fn new(topic: &str, code: RDKafkaErrorCode) -> Self {
+        if code != RDKafkaErrorCode::InvalidReplicationFactor {
+            return Self::Other(refused(topic, code));
+        }
+        Self::TooFewBrokers(LogError::Io(std::io::Error::other(format!(
+            "kafka refused topic {topic}: {code}; fewer brokers are up than it is to have replicas"
+        ))))
+    }
+}
+
+/// Does a step; where too few brokers are counted, again until there are enough or it has waited long enough.
+async fn when_counted(step: impl AsyncFn() -> Result<(), Unchanged>) -> Result<(), LogError> {
+    for _ in 1..BROKER_TRIES {
+        match step().await {
+            Ok(()) => return Ok(()),
+            Err(Unchanged::TooFewBrokers(_)) => tokio::time::sleep(BROKER_EVERY).await,
+            Err(Unchanged::Other(error)) => return Err(error),
+        }
+    }
+    step().await.map_err(|unchanged| match unchanged {
+        Unchanged::TooFewBrokers(error) | Unchanged::Other(error) => error,
+    })
+}
+
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_WAIT)).operation_timeout(Some(REQUEST_WAIT))
 }
 
 fn refused(topic: &str, code: RDKafkaErrorCode) -> LogError {
     LogError::Io(std::io::Error::other(format!("kafka refused topic {topic}: {code}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A cluster that starts counts its brokers one after another: steps wait for that, not for anything else, and not for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_step_waits_for_brokers_that_are_not_counted_yet() {
+        let too_few = RDKafkaErrorCode::InvalidReplicationFactor;
+        let cases: [(&str, &[RDKafkaErrorCode], bool, usize); 4] = [
+            ("made at once", &[], true, 1),
+            ("counted on the third look", &[too_few, too_few], true, 3),
+            ("never counted", &[too_few; BROKER_TRIES + 1], false, BROKER_TRIES),
+            ("refused for good", &[RDKafkaErrorCode::TopicAuthorizationFailed], false, 1),
+        ];
+        for (what, answers, is_made, tries) in cases {
+            let tried = Cell::new(0);
+            let made = when_counted(async || {
+                let answer = answers.get(tried.replace(tried.get() + 1));
+                answer.map_or(Ok(()), |code| Err(Unchanged::new("inbound", *code)))
+            });
+            assert_eq!((made.await.is_ok(), tried.get()), (is_made, tries), "{what}");
+        }
+    }
 }
