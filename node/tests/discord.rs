@@ -423,7 +423,7 @@ async fn an_interaction_by_the_gateway_is_answered_when_it_is_safe() {
 async fn whatever_happens_everything_comes_once_and_in_order() {
     const MESSAGES: usize = 1_500;
     let rig = Rig::new().await;
-    rig.sim.sessions().set_heartbeat(Duration::from_millis(100));
+    rig.sim.sessions().set_heartbeat(Duration::from_millis(500));
     let mut connector = rig.start();
     rig.until_connected().await;
     let mut chance = Chance::new(11);

@@ -409,10 +409,17 @@ impl Machine {
             // Sharding, version, intents: the same again brings the same again.
             Some(code @ 4010..=4014) => return self.end(Ended::Forbidden(code)),
             // A number that is none, or a session that is over.
-            Some(4003 | 4007 | 4009) => self.session = None,
+            Some(4003 | 4007) => self.session = None,
+            // Timed out: by the book a new one is begun. Whoever asks may still get what it missed, and is told if not; asked once.
+            Some(4009) if self.is_resuming() => self.session = None,
             Some(_) | None => {}
         }
         self.lost(now)
+    }
+
+    /// A session is to go on, and does not yet.
+    fn is_resuming(&self) -> bool {
+        self.resuming && matches!(self.state, State::Starting(..))
     }
 
     /// The connection is of no use any more: another try, soon at first.

@@ -153,7 +153,7 @@ fn codes_of_closing() {
         (Some(4008), "leave", resumes),
         (Some(4003), "leave", "discover"),
         (Some(4007), "leave", "discover"),
-        (Some(4009), "leave", "discover"),
+        (Some(4009), "leave", resumes),
         (Some(4004), "leave, end Credential", ""),
         (Some(4010), "leave, end Forbidden(4010)", ""),
         (Some(4011), "leave, end Forbidden(4011)", ""),
@@ -166,6 +166,22 @@ fn codes_of_closing() {
         let mut machine = live(0.0);
         assert_eq!(does(&mut machine, 10.0, Input::Closed(code)), at_once, "{code:?}");
         assert_eq!(does(&mut machine, 10.0, Input::Tick), then, "{code:?}");
+    }
+}
+
+/// What a process missed that stood still may still be had; asked for twice it would be asked for for ever.
+#[test]
+fn a_session_that_timed_out_is_asked_for_once() {
+    let mut machine = live(0.0);
+    for (at, input, expected) in [
+        (10.0, Input::Closed(Some(4009)), "leave"),
+        (10.0, Input::Tick, "connect wss://resume.example/?v=10&encoding=json"),
+        (10.0, Input::Opened, ""),
+        (10.0, Input::Frame(&hello()), "resume s1 0"),
+        (10.0, Input::Closed(Some(4009)), "leave"),
+        (11.0, Input::Tick, "discover"),
+    ] {
+        assert_eq!(does(&mut machine, at, input), expected, "{at}");
     }
 }
 
