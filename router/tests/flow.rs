@@ -2,6 +2,7 @@
 
 mod rig;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use messaging::channels::ChannelKind;
@@ -11,7 +12,7 @@ use messaging::directory::{AccountChange, AccountState, StateReason};
 use messaging::ids::AccountId;
 use messaging::log::AppendError;
 use messaging::outcome::Status;
-use rig::{Answer, Rig};
+use rig::{Answer, Delivery, Rig};
 
 fn text(body: &str) -> Content {
     Content::Text(Text { body: body.into(), preview_url: None })
@@ -119,6 +120,40 @@ async fn an_unknown_send_is_settled_by_its_status() {
     rig.inbox.wait_for_kind("message.delivered", 1).await;
     assert_eq!(rig.status_of(message).await, Status::Delivered);
     assert_eq!(rig.platform.calls(), 1, "never sent twice");
+    rig.stop().await;
+}
+
+/// More comes in than an endpoint takes: it waits in the log, in memory and in `later`, and comes out in order, each once. What merchants
+/// send is not kept waiting by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowded_endpoint_gets_everything_and_sends_do_not_wait() {
+    const PEOPLE: u64 = 40;
+    const MESSAGES: u64 = 40;
+    let rig = Rig::start().await;
+    rig.inbox.hold(100);
+    for n in 0..PEOPLE * MESSAGES {
+        rig.customer_writes(&format!("1650555{:04}", n % PEOPLE), &format!("{}", n / PEOPLE), n).await;
+    }
+    rig.until(|rig| rig.inbox.calls() >= 100).await;
+    let message = rig.send("16505550000", text("here we are")).await;
+    rig.until(|rig| rig.platform.calls() == 1).await;
+    assert!(rig.inbox.calls() < 500, "the endpoint has taken no more than was answered and is under way");
+    rig.inbox.open();
+    // A window each, and the send's own news.
+    rig.until(|rig| rig.inbox.calls() as u64 > PEOPLE * (MESSAGES + 1)).await;
+    rig.quiet().await;
+    assert_eq!(rig.status_of(message).await, Status::Sent);
+    let mut told: HashMap<String, Vec<Delivery>> = HashMap::new();
+    for delivery in rig.inbox.all() {
+        told.entry(delivery.conversation.clone()).or_default().push(delivery);
+    }
+    assert_eq!(told.len() as u64, PEOPLE);
+    for deliveries in told.values() {
+        let sequences: Vec<u64> = deliveries.iter().map(|delivery| delivery.sequence).collect();
+        assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>(), "numbered without a gap, in order, each once");
+        let texts: Vec<&str> = deliveries.iter().filter_map(|delivery| delivery.body["data"]["message"]["text"]["body"].as_str()).collect();
+        assert_eq!(texts.len() as u64, MESSAGES);
+    }
     rig.stop().await;
 }
 
