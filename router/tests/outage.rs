@@ -38,7 +38,7 @@ impl Store for Shaky {
         self.now(self.store.apply(batch, durability))
     }
     // As the store over CQL does it: no write without a lease that holds.
-    fn apply_step(&self, held: &Held, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn apply_step(&self, held: &Held, batch: Arc<Vec<Write>>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
         if !(held.holds)() {
             return Box::pin(std::future::ready(Err(StoreError::Unheld)));
         }

@@ -84,6 +84,6 @@ impl Note {
             return Err(StoreError::Full);
         };
         let write = Write::put(Key::Work(tenant, account, work), value, self.clock.now());
-        self.store.apply_step(&self.held, vec![write], Durability::Synced).await
+        self.store.apply_step(&self.held, Arc::new(vec![write]), Durability::Synced).await
     }
 }

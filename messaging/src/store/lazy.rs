@@ -62,11 +62,8 @@ impl Store for LazyStore {
     fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|store| store.apply(batch, durability))
     }
-    fn apply_step(&self, held: &Held, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
-        match self.store.get() {
-            Some(store) => store.apply_step(held, batch, durability),
-            None => self.with(|store| store.apply(batch, durability)),
-        }
+    fn apply_step(&self, held: &Held, batch: Arc<Vec<Write>>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|store| store.apply_step(held, batch, durability))
     }
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.with(|store| store.sync())

@@ -223,13 +223,14 @@ pub trait Store: Send + Sync {
     /// Writes a batch.
     fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Writes the batch of a shard's step as one, under the shard's lease: whoever takes the lease next finds all of it or nothing.
-    /// Under a lease on an account's work only a single row is that. [`StoreError::Unheld`] when the lease does not hold any more; then nothing of it counts. Only a store whose `apply` is
-    /// atomic may leave this as it is.
-    fn apply_step(&self, held: &Held, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+    /// Under a lease on an account's work only a single row is that. [`StoreError::Unheld`] when the lease does not hold any more; then
+    /// nothing of it counts. The batch is shared: a caller that must try again has it still. Only a store whose `apply` is atomic may
+    /// leave this as it is.
+    fn apply_step(&self, held: &Held, batch: Arc<Vec<Write>>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
         if !(held.holds)() {
             return Box::pin(std::future::ready(Err(StoreError::Unheld)));
         }
-        self.apply(batch, durability)
+        self.apply(Arc::unwrap_or_clone(batch), durability)
     }
     /// Makes everything that was applied survive power loss.
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -45,6 +45,7 @@ impl Shard<'_> {
         }
         let (lease_clock, clock) = (self.lease_clock.clone(), self.parts.clock.clone());
         let holds: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || lease_clock.holds(clock.monotonic()));
+        let writes = Arc::new(writes);
         let mut wait = STORE_RETRY.0;
         loop {
             let held = Held { lease: self.lease, holds: holds.clone() };

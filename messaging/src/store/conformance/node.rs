@@ -1,5 +1,6 @@
 //! Leases and the directory: what changes by compare-and-set.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Place, Subject, bytes};
@@ -40,8 +41,8 @@ pub(super) async fn a_step_needs_its_lease(Subject { store, clock }: Subject, pl
     let lease = held(&*store, LeaseOn::Shard(place.shard(1)), 1).await;
     let (tenant, at) = (place.tenant(1), clock.now());
     let keys: Vec<Key> = (0..40_u8).map(|n| Key::Conversation(tenant, crate::ids::ConversationId([n; 16]))).collect();
-    let batch = |text: &str| -> Vec<Write> { keys.iter().map(|key| Write::put(*key, text.as_bytes().to_vec(), at)).collect() };
-    let holds = |answer: bool| Held { lease, holds: std::sync::Arc::new(move || answer) };
+    let batch = |text: &str| Arc::new(keys.iter().map(|key| Write::put(*key, text.as_bytes().to_vec(), at)).collect::<Vec<Write>>());
+    let holds = |answer: bool| Held { lease, holds: Arc::new(move || answer) };
     store.apply_step(&holds(true), batch("first"), Durability::Buffered).await.expect("the lease holds");
     let refused = store.apply_step(&holds(false), batch("second"), Durability::Buffered).await;
     assert!(matches!(refused, Err(StoreError::Unheld)), "{refused:?}");
@@ -60,8 +61,8 @@ pub(super) async fn a_work_is_noted_under_its_lease(Subject { store, clock }: Su
     let account = AccountId(place.tenant(9).0);
     let lease = held(&*store, LeaseOn::Account(account, Work::Pull), 1).await;
     let key = Key::Work(place.tenant(1), account, Work::Pull);
-    let holds = |answer: bool| Held { lease, holds: std::sync::Arc::new(move || answer) };
-    let note = |text: &str| vec![Write::put(key, text.as_bytes().to_vec(), clock.now())];
+    let holds = |answer: bool| Held { lease, holds: Arc::new(move || answer) };
+    let note = |text: &str| Arc::new(vec![Write::put(key, text.as_bytes().to_vec(), clock.now())]);
     store.apply_step(&holds(true), note("first"), Durability::Synced).await.expect("the lease holds");
     let refused = store.apply_step(&holds(false), note("second"), Durability::Synced).await;
     assert!(matches!(refused, Err(StoreError::Unheld)), "{refused:?}");

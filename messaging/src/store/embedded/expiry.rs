@@ -58,14 +58,16 @@ impl Kept {
 pub(super) const WITH_AN_END: [Table; 4] = [Table::Messages, Table::Pointers, Table::Events, Table::Quarantine];
 
 /// A value as it is kept: with the time of its writing, if the row has an end.
-pub(super) fn stamped(table: Table, key: &[u8], mut value: Vec<u8>, at: Timestamp) -> Vec<u8> {
-    if Kept::of(table, key).is_some() {
-        let seconds = u32::try_from(at.as_micros().div_ceil(MICROS_PER_SECOND)).unwrap_or(u32::MAX);
-        value.reserve_exact(STAMP_BYTES);
-        value.extend_from_slice(&seconds.to_be_bytes());
-        value.extend_from_slice(&MARK);
+pub(super) fn stamped(table: Table, key: &[u8], value: &[u8], at: Timestamp) -> Vec<u8> {
+    if Kept::of(table, key).is_none() {
+        return value.to_vec();
     }
-    value
+    let seconds = u32::try_from(at.as_micros().div_ceil(MICROS_PER_SECOND)).unwrap_or(u32::MAX);
+    let mut stamped = Vec::with_capacity(value.len() + STAMP_BYTES);
+    stamped.extend_from_slice(value);
+    stamped.extend_from_slice(&seconds.to_be_bytes());
+    stamped.extend_from_slice(&MARK);
+    stamped
 }
 
 /// A kept value's own bytes, and the seconds that it carries.
@@ -160,10 +162,10 @@ mod tests {
     fn a_value_comes_back_with_its_time() {
         for value in [&b""[..], b"x", &MARK, &[0; 300]] {
             for (micros, seconds) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2), (u64::MAX, u64::from(u32::MAX))] {
-                let kept = stamped(Table::Messages, b"key", value.to_vec(), Timestamp(micros));
+                let kept = stamped(Table::Messages, b"key", value, Timestamp(micros));
                 assert_eq!(apart(&kept), (value, Some(seconds)));
             }
-            assert_eq!(stamped(Table::Conversations, b"key", value.to_vec(), Timestamp(1)), value, "a row without an end has no time");
+            assert_eq!(stamped(Table::Conversations, b"key", value, Timestamp(1)), value, "a row without an end has no time");
         }
     }
 

@@ -42,7 +42,7 @@ use self::reader::{POINT_READERS, Partly, Pool, Query, SCANNERS};
 use self::sweep::{Sweep, Sweeper};
 use self::tables::Tables;
 use self::writer::{Command, SyncFn, Writer};
-use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
+use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Held, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
 
@@ -168,6 +168,14 @@ impl Store for EmbeddedStore {
     }
 
     fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |reply| Command::Apply { batch: Arc::new(batch), durability, reply }))
+    }
+
+    /// A batch is one frame of the journal, so it is one anyway.
+    fn apply_step(&self, held: &Held, batch: Arc<Vec<Write>>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+        if !(held.holds)() {
+            return Box::pin(std::future::ready(Err(StoreError::Unheld)));
+        }
         Box::pin(self.write(move |reply| Command::Apply { batch, durability, reply }))
     }
 

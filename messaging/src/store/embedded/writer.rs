@@ -35,7 +35,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the writer is asked to do.
 pub(super) enum Command {
     Apply {
-        batch: Vec<Write>,
+        batch: Arc<Vec<Write>>,
         durability: Durability,
         reply: Reply<()>,
     },
@@ -171,7 +171,7 @@ impl Writer {
     /// Adds a command to the group, or answers it. `false` for the one that ends the thread.
     fn add(&mut self, command: Command, group: &mut Group) -> bool {
         match command {
-            Command::Apply { batch, durability, reply } => self.add_batch(batch, durability, reply, group),
+            Command::Apply { batch, durability, reply } => self.add_batch(&batch, durability, reply, group),
             Command::Sync { reply } => {
                 group.synced = true;
                 group.outcomes.push(Outcome::Done(reply));
@@ -200,7 +200,7 @@ impl Writer {
         true
     }
 
-    fn add_batch(&self, batch: Vec<Write>, durability: Durability, reply: Reply<()>, group: &mut Group) {
+    fn add_batch(&self, batch: &[Write], durability: Durability, reply: Reply<()>, group: &mut Group) {
         let bytes: u64 = batch.iter().map(size_of).sum();
         let puts = batch.iter().any(|write| write.value.is_some());
         if puts && self.disk.is_full(&self.tables, group.bytes + bytes) {
@@ -209,7 +209,7 @@ impl Writer {
         for write in batch {
             let table = keys::table_of(&write.key);
             let key = UserKey::from(keys::encode(&write.key).as_ref());
-            let value = write.value.map(|value| stamped(table, &key, value, write.at));
+            let value = write.value.as_ref().map(|value| stamped(table, &key, value, write.at));
             group.rows.push((table, key, value));
         }
         group.bytes += bytes;

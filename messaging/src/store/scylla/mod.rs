@@ -152,7 +152,7 @@ impl Store for ScyllaStore {
         Box::pin(async move { self.inner.counted(StoreOperation::Apply, self.inner.apply(&batch)).await })
     }
 
-    fn apply_step(&self, held: &super::Held, batch: Vec<Write>, _: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn apply_step(&self, held: &super::Held, batch: Arc<Vec<Write>>, _: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
         let held = held.clone();
         Box::pin(async move { self.inner.counted(StoreOperation::Apply, self.inner.apply_step(&held, &batch)).await })
     }
