@@ -26,8 +26,9 @@ use crate::clock::SharedClock;
 use crate::log::{AppendError, LogError, NewRecord, Position, Topic};
 use crate::metrics::{self, LogErrorType, LogOperation, ProduceOutcome};
 
-/// How long one round of the thread polls: how late it notices that it is to stop, or that librdkafka gave up.
-const POLL: Duration = Duration::from_millis(100);
+/// How long one round of the thread polls: how late it notices that it is to stop, or that librdkafka gave up. The part of a
+/// millisecond is for rdkafka, which waits whole ones only and asks again and again for the rest: of a hundred it would spin for one.
+const POLL: Duration = Duration::from_micros(100_050);
 /// How long a producer that is given up is polled for what it still has to say.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Rounds of `POLL` in which the last users of a producer that was given up let go of it.
