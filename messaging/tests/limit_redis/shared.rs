@@ -60,7 +60,8 @@ async fn two_processes_share_one_budget() {
         let settings = RedisSettings { nodes_hint: 2, ..settings(&address) };
         let processes = [Process::open(settings.clone(), clock.clone()).await, Process::open(settings, clock.clone()).await];
         let budget = account(1, rate, burst);
-        let step = Duration::from_secs_f64((0.2 / rate).clamp(0.0005, 0.5));
+        // Finer than what is left of a unit's place when a process tells that it used it.
+        let step = Duration::from_secs_f64((0.1 / rate).clamp(0.0005, 0.1));
         let (mut admitted, mut of) = (Vec::new(), [0_u32; 2]);
         let start = clock.monotonic();
         let mut draw = Draw(burst.into());
@@ -84,7 +85,7 @@ async fn two_processes_share_one_budget() {
         let all = of[0] + of[1];
         println!("{rate:.3}/s burst {burst}: {of:?} of {units} after the burst");
         // What a step is late is lost where nothing may be saved up.
-        assert!(f64::from(all) >= f64::from(units) * 0.7, "{rate}/s burst {burst}: {of:?} of {units}");
+        assert!(f64::from(all) >= f64::from(units) * 0.8, "{rate}/s burst {burst}: {of:?} of {units}");
         assert!(of.iter().all(|of| f64::from(*of) >= f64::from(all) * 0.25), "{rate}/s burst {burst}: {of:?} is not fair");
     }
 }

@@ -245,6 +245,11 @@ impl Lease {
         self.demand_until > now
     }
 
+    /// Nothing can be had yet: a call only tells what was used.
+    fn only_tells(&self, now: u64) -> bool {
+        now < self.ask_from
+    }
+
     fn has_room(&self) -> bool {
         self.grants.iter().any(|grant| grant.left == 0)
     }
@@ -281,10 +286,14 @@ impl Lease {
         true
     }
 
-    /// A timer of this key has rung: asks when somebody waits, or when units are left that nobody will use.
+    /// A timer of this key has rung: asks when somebody waits, when units are left that nobody will use, or when used ones would lose
+    /// their place before anything can be asked for: Redis would count them as used at the end of it, and a bucket of one unit would
+    /// fill up to a second late each time.
     pub fn begin_ask_late(&mut self, now: u64, epoch: u32) -> bool {
         self.expire(now);
-        if self.asking != epoch && self.back > 0 && !self.has_demand(now) {
+        let is_left = self.back > 0 && !self.has_demand(now);
+        let is_untold = self.spent > 0 && self.only_tells(now);
+        if self.asking != epoch && (is_left || is_untold) {
             self.asking = epoch;
             return true;
         }
@@ -298,21 +307,21 @@ impl Lease {
         }
         self.expire(now);
         let has_demand = self.has_demand(now);
-        let only_back = self.back > 0 && !has_demand && self.asked_at.is_some_and(|at| now.saturating_sub(at) > BUSY_WITHIN);
         let is_busy = self.asked_at.is_some_and(|at| now.saturating_sub(at) <= BUSY_WITHIN);
-        self.size = if is_busy { (self.size * 2).max(1) } else { self.size / 2 };
-        if has_demand {
-            self.size = self.size.max(1);
-        }
-        self.size = self.size.min(self.terms.block);
-        if !only_back {
+        let only_tells = self.only_tells(now) || self.back > 0 && !has_demand && self.asked_at.is_some() && !is_busy;
+        if !only_tells {
+            self.size = if is_busy { (self.size * 2).max(1) } else { self.size / 2 };
+            if has_demand {
+                self.size = self.size.max(1);
+            }
+            self.size = self.size.min(self.terms.block);
             self.asked_at = Some(now);
         }
         let level = self.level.map(|(level, at)| level + now.saturating_sub(at) as f64 / self.terms.period);
         let share = f64::from(self.terms.nodes) * self.terms.period;
         let paid = now.saturating_sub(self.debt_at) as f64 / share;
         Some(Report {
-            want: if only_back || !self.has_room() || self.left() * 2 > self.size { 0 } else { self.size },
+            want: if only_tells || !self.has_room() || self.left() * 2 > self.size { 0 } else { self.size },
             spent: std::mem::take(&mut self.spent),
             age_ns: now.saturating_sub(self.last_used),
             back: std::mem::take(&mut self.back),
