@@ -7,29 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use messaging::channels::{ChannelKind, ChannelSettings};
+use messaging::channels::ChannelKind;
 use messaging::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use messaging::content::{Content, Handle};
 use messaging::directory::*;
-use messaging::event::EventFilter;
 use messaging::exchange::WebhookRequest;
 use messaging::ids::*;
 use messaging::keeper::{Change, DirectoryKeeper};
 use messaging::log::*;
-use messaging::media::{DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
 use messaging::outcome::Status;
 use messaging::record::{Command, Record, SendCommand};
-use messaging::seal::{DataKey, Keyring, Secret};
+use messaging::seal::{Keyring, Secret};
 use messaging::state::{Conversation, MessageRow, Pointer, Quarantined};
 use messaging::store::{Key, Scan, Store};
 use messaging::tenant::{Owned, Tenant};
-use router::egress::{AllowedNetwork, Door, Policy, Settings};
 
 mod log;
+mod make;
 mod server;
 
 pub use log::MemLog;
 use log::PARTITIONS;
+use make::{open, rows, run, try_open};
 pub use server::Server;
 #[allow(unused_imports, reason = "each test uses its part")]
 pub use server::{Answer, Delivery};
@@ -38,8 +37,6 @@ pub use server::{Answer, Delivery};
 pub const ACCOUNT_ID: &str = "106540352242922";
 pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-// ---- the rig -------------------------------------------------------------------------------------------------------
 
 pub struct Rig {
     pub kind: ChannelKind,
@@ -59,27 +56,6 @@ pub struct Rig {
     runtime: Option<tokio::runtime::Runtime>,
     dir: tempfile::TempDir,
     next_message: std::sync::atomic::AtomicU64,
-}
-
-fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
-    let hour = Duration::from_secs(3600);
-    let of = |per_account, per_pair| ChannelSettings {
-        api_base: "https://graph.example".into(),
-        api_version: "v23.0".into(),
-        timeout: Duration::from_secs(10),
-        per_account,
-        per_pair,
-        window: hour * 24,
-        window_warning: hour,
-        ..ChannelSettings::default()
-    };
-    let email = ChannelSettings { timeout: Duration::from_secs(10), per_account: 100.0, ..ChannelSettings::default() };
-    let mut settings =
-        BTreeMap::from([(ChannelKind::Whatsapp, of(80.0, 1.0 / 6.0)), (ChannelKind::Telegram, of(30.0, 1.0)), (ChannelKind::Email, email)]);
-    for kind in [ChannelKind::Messenger, ChannelKind::Instagram] {
-        settings.insert(kind, ChannelSettings { per_page: 35.0, ..of(35.0, 1.0) });
-    }
-    settings
 }
 
 impl Rig {
@@ -450,143 +426,4 @@ fn envelope(mut value: serde_json::Value) -> String {
     value["metadata"] = serde_json::json!({"display_phone_number": "15550783881", "phone_number_id": "106540352242922"});
     serde_json::json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"value": value, "field": "messages"}]}]})
         .to_string()
-}
-
-fn try_open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Result<Arc<dyn Store>, messaging::store::StoreError> {
-    let settings = messaging::store::EmbeddedSettings {
-        dir: dir.path().join("store"),
-        max_bytes: 1 << 30,
-        cache_bytes: 8 << 20,
-        retention: messaging::store::Retention::default(),
-    };
-    messaging::store::open_embedded(settings, clock.clone())
-}
-
-fn open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<dyn Store> {
-    try_open(dir, clock).unwrap()
-}
-
-fn run(
-    log: &Arc<MemLog>,
-    store: &Arc<dyn Store>,
-    keeper: &DirectoryKeeper,
-    keyring: &Keyring,
-    clock: &Arc<ManualClock>,
-    media: &std::path::Path,
-) -> (router::Router, tokio::runtime::Runtime) {
-    let allow = vec!["127.0.0.0/8".parse::<AllowedNetwork>().unwrap()];
-    let policy = Policy { allow, allow_http: true, ..Policy::default() };
-    let door = Door::new(Settings { policy, ..Settings::default() }, Arc::new(SystemClock::default())).unwrap();
-    let parts = router::Parts {
-        log: log.clone(),
-        store: store.clone(),
-        keeper: keeper.clone(),
-        keyring: keyring.clone(),
-        clock: clock.clone(),
-        limit: messaging::limit::open_local(clock.clone()),
-        channels: settings(),
-        media: library(media, keeper, keyring, clock, log.clone(), Arc::new(door.clone())),
-        door: Arc::new(door),
-        tail: Arc::new(tokio::sync::broadcast::channel(16).0),
-    };
-    let seconds = Duration::from_secs;
-    let options = router::Options {
-        max_in_flight_per_shard: 4096,
-        commit_interval: Duration::from_millis(50),
-        lease_ttl: seconds(10),
-        drain: seconds(2),
-        webhooks: Arc::new(router::WebhookSettings {
-            timeout: seconds(15),
-            schedule: vec![seconds(0), seconds(5), seconds(300), seconds(1800)],
-            jitter: 0.2,
-            concurrency_per_endpoint: 16,
-            disable_after: seconds(5 * 86_400),
-            max_response: 65_536,
-            user_agent: http::HeaderValue::from_static("trunkline/test"),
-        }),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let guard = runtime.enter();
-    let router = router::Router::start(parts, options);
-    drop(guard);
-    (router, runtime)
-}
-
-fn rows(
-    kind: ChannelKind,
-    keyring: &Keyring,
-    (tenant, account, endpoint): (TenantId, AccountId, EndpointId),
-    platform: &str,
-    inbox: &str,
-    now: Timestamp,
-) -> Vec<DirectoryRow> {
-    let key = DataKey::generate();
-    let secret = |value: &str| SecretPair::new(Secret::new(value), now);
-    let secrets = BTreeMap::from([
-        ("access_token".to_owned(), secret("token")),
-        ("app_secret".to_owned(), secret(APP_SECRET)),
-        ("verify_token".to_owned(), secret("verify")),
-    ]);
-    let headers: BTreeMap<String, Secret> = BTreeMap::new();
-    vec![
-        DirectoryRow::Tenant(TenantRow {
-            id: tenant,
-            name: "test".into(),
-            key: keyring.kek().seal_value(&tenant_aad(tenant), key.expose()),
-            created_at: now,
-        }),
-        DirectoryRow::Account(AccountRow {
-            id: account,
-            tenant,
-            channel: kind,
-            name: "number".into(),
-            api_base: Some(platform.to_owned()),
-            public: ["phone_number_id", "page_id", "instagram_id"].map(|name| (name.to_owned(), ACCOUNT_ID.to_owned())).into(),
-            secrets: messaging::seal::Sealed::from_stored(key.seal_value(&account_aad(tenant, account), &secrets).into_bytes()),
-            state: AccountState::Active,
-            state_reason: None,
-            created_at: now,
-            revision: 1,
-        }),
-        DirectoryRow::Endpoint(EndpointRow {
-            id: endpoint,
-            tenant,
-            name: "crm".into(),
-            url: format!("{inbox}/hook"),
-            events: EventFilter::parse(vec!["*".into()]).unwrap(),
-            accounts: vec![],
-            headers: key.seal_value(&endpoint_aad(tenant, endpoint, "headers"), &headers),
-            secret: key.seal_value(&endpoint_aad(tenant, endpoint, "secret"), &secret(WEBHOOK_SECRET)),
-            rate_per_second: 0,
-            timeout_ms: 0,
-            state: EndpointState::Active,
-            state_reason: None,
-            created_at: now,
-            revision: 1,
-        }),
-    ]
-}
-
-/// Media in a folder, without links.
-fn library(
-    folder: &std::path::Path,
-    keeper: &DirectoryKeeper,
-    keyring: &Keyring,
-    clock: &Arc<ManualClock>,
-    log: Arc<MemLog>,
-    door: Arc<Door>,
-) -> Arc<Library> {
-    let blobs = Arc::new(DirectoryBlobs::open(folder).unwrap());
-    let vault = VaultSettings { max_bytes: 1 << 20, max_total: 1 << 30, lifetime: Duration::from_secs(30 * 86_400) };
-    Library::new(LibraryParts {
-        vault: Arc::new(Vault::new(blobs, keyring.ids().clone(), clock.clone(), vault)),
-        download: door,
-        directory: keeper.shared().clone(),
-        keyring: keyring.clone(),
-        clock: clock.clone(),
-        channels: settings(),
-        log,
-        links: LinkTerms { public_url: None, ttl: Duration::from_secs(7 * 86_400) },
-        timeout: Duration::from_secs(5),
-    })
 }
