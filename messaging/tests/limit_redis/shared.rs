@@ -90,6 +90,30 @@ async fn two_processes_share_one_budget() {
     }
 }
 
+/// Calls take a unit of one budget, are refused by another and give it back, while the first is reported: none is lost by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_given_back_is_not_lost() {
+    const BURST: u32 = 2_000;
+    let process = Process::open(settings(&shared_redis()), clock()).await;
+    let (free, used_up) = (account(1, 1.0, BURST), account(2, 1.0, 1));
+    assert!(process.goes(used_up));
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let gone = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_ne!(process.limit.admit(&[free, used_up]), Admission::Go);
+                }
+            });
+        }
+        let gone = (0..BURST).filter(|_| process.limit.admit(&[free]) == Admission::Go || process.goes(free)).count();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        gone
+    });
+    let left = (0..BURST).take_while(|_| process.goes(free)).count();
+    assert_eq!(gone + left, BURST as usize, "{gone} while others gave back, {left} after");
+}
+
 /// The clock moves and holds fall while calls are under way, processes come and go: the rule holds all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_span_exceeds_whatever_is_under_way() {

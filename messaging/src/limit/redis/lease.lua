@@ -6,7 +6,8 @@
 --
 -- KEYS[1]  a hash: l level, a its time, h held until, w who waits for the next unit, v until when, o:<holder> "units:until".
 -- ARGV     now (empty: the server's), period, capacity, want, horizon, most ahead of all, most ahead of one, life, holder,
---          spent, age of the last use, back, refill, debt, level if the key is new (empty: full), further time to live.
+--          spent, age of the last use, back, refill, debt, level if the key is new (empty: full), further time to live,
+--          units told or paid for as used that were not.
 --          Times in microseconds.
 -- Answers  refilled, granted, nanoseconds until the first of them is ready (below zero: it was ready before), microseconds until
 --          the next unit is free, and until asking makes sense, microseconds held, level.
@@ -22,7 +23,7 @@ end
 local period, capacity, want, horizon = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local ahead_all, ahead_one, life, me = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), 'o:' .. ARGV[9]
 local spent, age, back, refill = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local debt, fresh, more_ttl = tonumber(ARGV[14]), tonumber(ARGV[15]) or capacity, tonumber(ARGV[16])
+local debt, fresh, more_ttl, unspent = tonumber(ARGV[14]), tonumber(ARGV[15]) or capacity, tonumber(ARGV[16]), tonumber(ARGV[17])
 
 local level, at, hold, waiter, waits_until = nil, now, 0, nil, 0
 local out, mine, mine_until, last_until, others, releases, gone = 0, 0, 0, now, {}, {}, {}
@@ -79,9 +80,9 @@ for _, release in ipairs(releases) do
   out = out - release[2]
 end
 accrue(now)
-if returned > 0 then
+if returned + unspent > 0 then
   mine, out = mine - returned, out - returned
-  level = math.min(capacity - out, level + returned)
+  level = math.min(capacity - out, level + returned + unspent)
 end
 if debt > 0 then level = math.max(level - debt, math.min(level, 0)) end
 local refilled = math.max(0, math.min(refill, math.floor(level + NEAR)))

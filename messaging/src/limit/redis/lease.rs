@@ -123,6 +123,8 @@ pub struct Lease {
     /// Not reported yet: used, given back unused, admitted while Redis was away.
     spent: u32,
     back: u32,
+    /// Told or paid for as used, and given back after that.
+    unspent: u32,
     debt: f64,
     debt_at: u64,
     last_used: u64,
@@ -151,6 +153,7 @@ impl Lease {
             standby: terms.standby,
             spent: 0,
             back: 0,
+            unspent: 0,
             debt: 0.0,
             debt_at: now,
             last_used: now,
@@ -221,14 +224,16 @@ impl Lease {
             self.asking = 0;
         }
         match unit {
-            // Reported as used in the meantime: then it is.
-            Unit::Leased if self.spent == 0 => {}
+            // Reported as used in the meantime.
+            Unit::Leased if self.spent == 0 => self.unspent += 1,
             Unit::Leased => {
                 self.spent -= 1;
                 self.grants[0].left += 1;
                 self.grants[0].ready -= self.terms.period;
             }
-            Unit::Standby => self.standby = (self.standby + 1).min(self.terms.standby),
+            // Paid for in the meantime.
+            Unit::Standby if self.standby >= self.terms.standby => self.unspent += 1,
+            Unit::Standby => self.standby += 1,
         }
     }
 
@@ -245,9 +250,9 @@ impl Lease {
         self.demand_until > now
     }
 
-    /// Nothing can be had yet: a call only tells what was used.
+    /// Nothing can be had yet: a call only tells what was used. What Redis does not know yet to be unused can be had.
     fn only_tells(&self, now: u64) -> bool {
-        now < self.ask_from
+        now < self.ask_from && self.unspent + self.back == 0
     }
 
     fn has_room(&self) -> bool {
@@ -279,7 +284,7 @@ impl Lease {
         let is_low = self.has_room() && self.left() * 2 <= self.size || self.left() == 0 && self.has_demand(now);
         // Standby units are paid for with what is free, and never ahead.
         let owes = self.standby < self.terms.standby && now >= self.next_free;
-        if self.asking == epoch || now < self.ask_from || !(is_low || owes) {
+        if self.asking == epoch || self.only_tells(now) || !(is_low || owes) {
             return false;
         }
         self.asking = epoch;
@@ -325,6 +330,7 @@ impl Lease {
             spent: std::mem::take(&mut self.spent),
             age_ns: now.saturating_sub(self.last_used),
             back: std::mem::take(&mut self.back),
+            unspent: std::mem::take(&mut self.unspent),
             refill: self.terms.standby.saturating_sub(self.standby),
             debt: std::mem::take(&mut self.debt) - paid,
             level,
@@ -334,7 +340,10 @@ impl Lease {
     /// Takes the answer in. `sent` is when the question was built, `from` the moment that its times count from.
     pub fn learn(&mut self, answer: &Answer, sent: u64, from: u64) {
         self.asking = 0;
-        self.standby = (self.standby + answer.refilled).min(self.terms.standby);
+        // What was given back meanwhile need not be paid for.
+        let standby = self.standby + answer.refilled;
+        self.standby = standby.min(self.terms.standby);
+        self.unspent += standby - self.standby;
         self.ask_from = from.saturating_add(answer.ask_ns);
         self.next_free = from.saturating_add(answer.wait_ns);
         self.level = Some((answer.level, from));
@@ -370,5 +379,76 @@ impl Lease {
     pub fn is_idle(&self, now: u64) -> bool {
         let fill = self.terms.period * f64::from(self.terms.budget.1.max(1)) * f64::from(self.terms.nodes);
         now.saturating_sub(self.seen) > IDLE.max(fill as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::BudgetScope;
+
+    const NOW: u64 = 1_000_000_000;
+
+    fn lease(rate_per_second: f64, burst: u32, nodes: u32) -> Lease {
+        let budget = Budget { scope: BudgetScope::Account, rate_per_second, burst };
+        Lease::new(Terms::of(&budget, nodes), NOW)
+    }
+
+    fn answer(granted: u32, refilled: u32, ask_ns: u64) -> Answer {
+        Answer { refilled, granted, ready_ns: 0, wait_ns: ask_ns, ask_ns, hold: Duration::ZERO, level: 0.0 }
+    }
+
+    /// Asks, and takes the answer in.
+    fn ask(lease: &mut Lease, answer: &Answer) -> Report {
+        assert!(lease.begin_ask(NOW, 1));
+        let report = lease.report(NOW, 1).expect("it was asked for");
+        lease.learn(answer, NOW, NOW);
+        report
+    }
+
+    /// Another budget of the same call refused, after the unit of this one was reported: it is told as not used after all.
+    #[test]
+    fn what_was_reported_and_given_back_is_told() {
+        let mut leased = lease(1.0, 2, 1);
+        assert!(leased.take(NOW).is_err(), "nothing is leased yet");
+        ask(&mut leased, &answer(1, 0, 0));
+        assert_eq!(leased.take(NOW), Ok(Unit::Leased));
+        let report = ask(&mut leased, &answer(0, 0, 0));
+        leased.give_back(Unit::Leased, false);
+        assert_eq!((report.spent, report.unspent, leased.unspent), (1, 0, 1));
+
+        let mut standing_by = lease(100.0, 100, 1);
+        assert_eq!(standing_by.take(NOW), Ok(Unit::Standby));
+        let report = ask(&mut standing_by, &answer(0, 1, 0));
+        standing_by.give_back(Unit::Standby, false);
+        assert_eq!((report.refill, report.unspent, standing_by.unspent), (1, 0, 1));
+        assert!(standing_by.take(NOW).is_ok() && standing_by.begin_ask(NOW, 1));
+        assert_eq!(standing_by.report(NOW, 1).map(|report| report.unspent), Some(1));
+        assert_eq!(standing_by.unspent, 0, "told once");
+
+        // Given back while it was being paid for.
+        let mut paying = lease(100.0, 100, 1);
+        assert!(paying.take(NOW).is_ok() && paying.begin_ask(NOW, 1));
+        assert_eq!(paying.report(NOW, 1).map(|report| report.refill), Some(1));
+        paying.give_back(Unit::Standby, false);
+        paying.learn(&answer(0, 1, 0), NOW, NOW);
+        assert_eq!(paying.unspent, 1);
+    }
+
+    /// Nothing can be had before a second is over, and then the place of the used unit is over too: it is told before, and nothing is
+    /// asked for with it.
+    #[test]
+    fn a_used_unit_is_told_before_its_place_ends() {
+        let mut lease = lease(1.0, 1, 2);
+        assert!(lease.take(NOW).is_err());
+        ask(&mut lease, &answer(1, 0, 1_000_000_000));
+        let rings = lease.ring_at(NOW).expect("it rings when the unit's life is over");
+        assert!(rings < NOW + PLACE_LIFE.as_nanos() as u64);
+        assert_eq!(lease.take(NOW), Ok(Unit::Leased));
+        assert!(!lease.begin_ask(rings, 1), "nothing can be had");
+        assert!(lease.begin_ask_late(rings, 1));
+        let report = lease.report(rings, 1).expect("it is told");
+        assert_eq!((report.spent, report.want, report.age_ns), (1, 0, rings - NOW));
+        assert!(!lease.begin_ask_late(rings, 2), "told once");
     }
 }

@@ -24,6 +24,8 @@ pub struct Report {
     pub age_ns: u64,
     /// Leased units that will not be used.
     pub back: u32,
+    /// Units told or paid for as used that were not.
+    pub unspent: u32,
     /// Standby units used.
     pub refill: u32,
     /// Units admitted while Redis was away, that have not come free again.
@@ -89,7 +91,7 @@ impl Scripts {
             Some(level) => cmd.arg(level),
             None => cmd.arg(""),
         };
-        cmd.arg(more_ttl_us(now_us));
+        cmd.arg(more_ttl_us(now_us)).arg(report.unspent);
         cmd
     }
 
