@@ -160,6 +160,23 @@ async fn kafka_away() {
     away(Server::Kafka, 14, Outage::Stop).await;
 }
 
+/// Kafka stands still for a moment, again and again: no send overtakes another, whichever gateway takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_kafka_keeps_the_order() {
+    let _turn = TURN.lock().await;
+    let rounds = if quick() { 8 } else { 40 };
+    let system = start(2, 1).await;
+    let load = Load::start(&system, 18, Spread::EachCall);
+    let servers = Servers::of_run();
+    for round in 0..rounds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let away = servers.take_away(Server::Kafka, Outage::Pause).await;
+        tokio::time::sleep(Duration::from_millis(400 + 100 * (round % 4))).await;
+        away.end().await;
+    }
+    finish(system, load).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_killed() {
     away(Server::Kafka, 15, Outage::Kill).await;

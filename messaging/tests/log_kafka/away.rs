@@ -125,6 +125,22 @@ async fn a_member_that_is_cut_off_loses_its_shards_and_comes_back() {
     log.close().await;
 }
 
+/// A broker that is there and slow is waited for: what went elsewhere meanwhile would be passed by what others append.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_broker_is_waited_for() {
+    let _alone = rig::alone().await;
+    let (_, log) = rig::fresh_log("slow", 2, Role::Produce).await;
+    append(&log, vec![record(Topic::Inbound, 0, "before")]).await;
+    let stopped = Stopped::now();
+    let mut waiting = log.append_soon(vec![record(Topic::Inbound, 0, "x")]);
+    // Longer than a spool waits for a broker that is gone, and less than a delivery may take.
+    assert!(tokio::time::timeout(Duration::from_millis(800), &mut waiting).await.is_err(), "it waits");
+    drop(stopped);
+    let results = within("an append", waiting).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    log.close().await;
+}
+
 /// More replicas than there are brokers are refused, and the error says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_replicas_than_brokers_are_refused() {
