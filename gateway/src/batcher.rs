@@ -1,5 +1,8 @@
 //! Appends of one thread, in batches: what arrives in one turn of the event loop goes to the log in one call, so that many
 //! requests share one hand-over to the writer and one wake-up back. Everything here stays on its thread.
+//!
+//! Webhooks and calls gather apart: a call of the API may have to wait for the log where a webhook goes to the spool, and the last
+//! record of a batch answers for all.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,23 +13,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::StreamExt;
+use futures_util::future::join;
 use futures_util::stream::FuturesUnordered;
-use messaging::log::{AppendError, Log, NewRecord};
+use messaging::log::{AppendError, Log, NewRecord, Topic};
 
-/// Appends under way at once: while the writer syncs one batch, the next gathers.
+/// Appends of a kind under way at once: while the writer syncs one batch, the next gathers.
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// Records in one call.
 const BATCH_RECORDS_MAX: usize = 1024;
-/// Records that wait on this thread.
+/// Records of a kind that wait on this thread.
 const QUEUED_RECORDS_MAX: usize = 16 * 1024;
-/// Bytes that wait on this thread.
+/// Bytes of them.
 const QUEUED_BYTES_MAX: usize = 32 << 20;
 
 /// Hands records to the log. Cheap to clone; not to be sent.
 #[derive(Clone)]
-pub struct Batcher(Rc<Inner>);
+pub struct Batcher {
+    webhooks: Rc<Gathering>,
+    calls: Rc<Gathering>,
+}
 
-struct Inner {
+/// What gathers for the next batch.
+struct Gathering {
     log: Arc<dyn Log>,
     queue: RefCell<VecDeque<(NewRecord, Rc<Ticket>)>>,
     queued_bytes: Cell<usize>,
@@ -89,52 +97,79 @@ impl Future for Appended {
 impl Batcher {
     /// For this thread. `run` must be polled on it.
     pub fn new(log: Arc<dyn Log>) -> Self {
-        let inner = Inner { log, queue: RefCell::default(), queued_bytes: Cell::new(0), in_flight: Cell::new(0), task: RefCell::default() };
-        Self(Rc::new(inner))
+        Self { webhooks: Rc::new(Gathering::new(log.clone())), calls: Rc::new(Gathering::new(log)) }
+    }
+
+    fn gathering(&self, topic: Topic) -> &Gathering {
+        match topic {
+            Topic::Inbound => &self.webhooks,
+            Topic::Outbound | Topic::Bulk => &self.calls,
+        }
     }
 
     /// Appends the records of one request, in order. Beyond the thread's bounds they are refused as `Full`.
     pub fn append(&self, records: impl IntoIterator<Item = NewRecord>) -> Appended {
         let ticket = Rc::new(Ticket { left: Cell::new(1), worst: Cell::new(None), waker: RefCell::new(None) });
-        {
-            let mut queue = self.0.queue.borrow_mut();
-            for record in records {
-                let bytes = self.0.queued_bytes.get() + record.payload.len();
-                if queue.len() >= QUEUED_RECORDS_MAX || bytes > QUEUED_BYTES_MAX {
-                    ticket.worst.set(Some(worse(ticket.worst.get(), AppendError::Full)));
-                    continue;
-                }
-                self.0.queued_bytes.set(bytes);
+        for record in records {
+            if self.gathering(record.topic).add(record, &ticket) {
                 ticket.left.set(ticket.left.get() + 1);
-                queue.push_back((record, ticket.clone()));
+            } else {
+                ticket.worst.set(Some(worse(ticket.worst.get(), AppendError::Full)));
             }
         }
         // One was counted for this call itself, so that an empty request is settled too.
         ticket.left.set(ticket.left.get() - 1);
-        if ticket.left.get() > 0
-            && let Some(task) = &*self.0.task.borrow()
-        {
-            task.wake_by_ref();
-        }
         Appended(ticket)
     }
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.0.in_flight.get() == 0 && self.0.queue.borrow().is_empty()
+        self.webhooks.is_idle() && self.calls.is_idle()
     }
 
     /// The task behind `append`. Never returns.
     pub async fn run(self) {
+        join(self.webhooks.run(), self.calls.run()).await;
+    }
+}
+
+impl Gathering {
+    fn new(log: Arc<dyn Log>) -> Self {
+        Self { log, queue: RefCell::default(), queued_bytes: Cell::new(0), in_flight: Cell::new(0), task: RefCell::default() }
+    }
+
+    /// Takes a record in, if there is room.
+    fn add(&self, record: NewRecord, ticket: &Rc<Ticket>) -> bool {
+        let mut queue = self.queue.borrow_mut();
+        let bytes = self.queued_bytes.get() + record.payload.len();
+        if queue.len() >= QUEUED_RECORDS_MAX || bytes > QUEUED_BYTES_MAX {
+            return false;
+        }
+        self.queued_bytes.set(bytes);
+        queue.push_back((record, ticket.clone()));
+        // Whoever has found something waiting knows already.
+        if queue.len() == 1
+            && let Some(task) = &*self.task.borrow()
+        {
+            task.wake_by_ref();
+        }
+        true
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0 && self.queue.borrow().is_empty()
+    }
+
+    async fn run(&self) {
         let mut under_way = FuturesUnordered::new();
         let mut gathered = false;
         poll_fn(|cx| {
             loop {
                 while let Poll::Ready(Some((tickets, results))) = under_way.poll_next_unpin(cx) {
                     settle(tickets, results);
-                    self.0.in_flight.set(under_way.len());
+                    self.in_flight.set(under_way.len());
                 }
-                if self.0.queue.borrow().is_empty() || under_way.len() >= APPENDS_IN_FLIGHT_MAX {
+                if self.queue.borrow().is_empty() || under_way.len() >= APPENDS_IN_FLIGHT_MAX {
                     gathered = false;
                     break;
                 }
@@ -146,11 +181,11 @@ impl Batcher {
                 }
                 gathered = false;
                 let (records, tickets) = self.take();
-                let appending = self.0.log.append(records);
+                let appending = self.log.append(records);
                 under_way.push(async move { (tickets, appending.await) });
-                self.0.in_flight.set(under_way.len());
+                self.in_flight.set(under_way.len());
             }
-            let mut task = self.0.task.borrow_mut();
+            let mut task = self.task.borrow_mut();
             match &mut *task {
                 Some(known) => known.clone_from(cx.waker()),
                 None => *task = Some(cx.waker().clone()),
@@ -161,12 +196,12 @@ impl Batcher {
     }
 
     fn take(&self) -> (Vec<NewRecord>, Vec<Rc<Ticket>>) {
-        let mut queue = self.0.queue.borrow_mut();
+        let mut queue = self.queue.borrow_mut();
         let count = queue.len().min(BATCH_RECORDS_MAX);
         let mut records = Vec::with_capacity(count);
         let mut tickets = Vec::with_capacity(count);
         for (record, ticket) in queue.drain(..count) {
-            self.0.queued_bytes.set(self.0.queued_bytes.get() - record.payload.len());
+            self.queued_bytes.set(self.queued_bytes.get() - record.payload.len());
             records.push(record);
             tickets.push(ticket);
         }
@@ -187,7 +222,6 @@ mod tests {
     use super::*;
     use crate::testing::FakeLog;
     use bytes::Bytes;
-    use messaging::log::Topic;
     use tokio::task::{LocalSet, spawn_local};
 
     fn record(text: &'static str) -> NewRecord {

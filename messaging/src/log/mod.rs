@@ -176,8 +176,8 @@ pub trait Log: Send + Sync {
     fn max_record(&self) -> usize;
     /// Appends a batch; one result per record, by position.
     fn append(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>>;
-    /// Appends a batch, for a caller that has another place for what is not taken soon: while a part of the log is gone, a record whose
-    /// partition does not get on is `Away` before long, though it may come to stand in the log all the same.
+    /// Appends a batch, for a caller that has another place for what is not taken soon: a record whose partition does not get on is
+    /// `Away` before long, though it may come to stand in the log all the same.
     fn append_soon(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
         self.append(batch)
     }

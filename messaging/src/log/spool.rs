@@ -1,9 +1,13 @@
 //! The gateway's spool: a log that is not on this machine, with a local one before it for the time when it is away.
 //!
-//! Appends go to the log. What it does not take soon goes to the spool, which is durable too, so the caller is answered as before. A
+//! Appends go to the log. What it does not take goes to the spool, which is durable too, so the caller is answered as before. A topic's
 //! partition that has records in the spool sends new ones through it until it is empty: so order holds. The spool drains in order
 //! as soon as the log takes records again. A record may come to stand in the log twice (an append that was given up may have
 //! arrived); ids are computed, so its second copy is a duplicate and has no effect.
+//!
+//! Webhooks go to the spool soon, for the platform waits for the answer and not for what is done with it. A merchant's next call may go
+//! to another gateway, which knows nothing of this one's spool, as soon as this one has answered: so calls wait for the log as
+//! long as it may yet take them.
 //!
 //! When the spool is full too, appends fail as the log's do, and each channel's own rule says how to refuse.
 
@@ -11,6 +15,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::{OptionFuture, join};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -24,39 +29,46 @@ const DRAIN_BATCH_MAX: usize = 256;
 /// First and longest wait before the log is tried again.
 const DRAIN_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// Records in the spool, by partition and topic.
+type Counts = Vec<[u64; Topic::ALL.len()]>;
+
 /// Which partitions have records in the spool, and how many.
 struct Waiting {
-    partitions: Mutex<Vec<u64>>,
+    partitions: Mutex<Counts>,
     news: Notify,
 }
 
+fn sum(counts: &Counts) -> u64 {
+    counts.iter().flatten().sum()
+}
+
 impl Waiting {
-    fn has(&self, partition: u16) -> bool {
-        self.counts().get(usize::from(partition)).is_some_and(|count| *count > 0)
+    fn has(&self, partition: u16, topic: Topic) -> bool {
+        self.counts().get(usize::from(partition)).is_some_and(|counts| counts[topic.index()] > 0)
     }
 
-    fn add(&self, partitions: impl Iterator<Item = u16>) {
+    fn add(&self, places: impl Iterator<Item = (u16, Topic)>) {
         let mut counts = self.counts();
-        for partition in partitions {
-            if let Some(count) = counts.get_mut(usize::from(partition)) {
-                *count += 1;
+        for (partition, topic) in places {
+            if let Some(counts) = counts.get_mut(usize::from(partition)) {
+                counts[topic.index()] += 1;
             }
         }
-        metrics::LOG_SPOOL_RECORDS.at([]).set(counts.iter().sum::<u64>() as f64);
+        metrics::LOG_SPOOL_RECORDS.at([]).set(sum(&counts) as f64);
     }
 
-    fn take(&self, partition: u16, records: u64) {
+    fn take_one(&self, (partition, topic): (u16, Topic)) {
         let mut counts = self.counts();
-        let count = &mut counts[usize::from(partition)];
-        *count = count.checked_sub(records).expect("what leaves the spool was counted in");
-        metrics::LOG_SPOOL_RECORDS.at([]).set(counts.iter().sum::<u64>() as f64);
+        let count = &mut counts[usize::from(partition)][topic.index()];
+        *count = count.checked_sub(1).expect("what leaves the spool was counted in");
+        metrics::LOG_SPOOL_RECORDS.at([]).set(sum(&counts) as f64);
     }
 
     fn total(&self) -> u64 {
-        self.counts().iter().sum()
+        sum(&self.counts())
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
         self.partitions.lock().expect("no holder of the counts panics")
     }
 }
@@ -79,11 +91,11 @@ pub async fn open(log: Arc<dyn Log>, settings: EmbeddedSettings, clock: SharedCl
     if let ClaimChange::Assigned(assigned) = spool.claims().await {
         readers = assigned;
     }
-    let mut counts = vec![0; usize::from(log.partitions())];
+    let mut counts: Counts = vec![Default::default(); usize::from(log.partitions())];
     for lag in spool.lag() {
-        counts[usize::from(lag.partition)] += lag.records;
+        counts[usize::from(lag.partition)][lag.topic.index()] += lag.records;
     }
-    let left: u64 = counts.iter().sum();
+    let left = sum(&counts);
     if left > 0 {
         tracing::info!(records = left, "the spool holds records of a former process");
     }
@@ -103,6 +115,20 @@ fn may_be_spooled(error: AppendError) -> bool {
 
 type Results = Vec<Result<Position, AppendError>>;
 
+/// Hands records to the log, each as long as it may wait; one result per place.
+async fn append_direct(log: &Arc<dyn Log>, batch: &[NewRecord], places: &[usize]) -> Vec<(usize, Result<Position, AppendError>)> {
+    let (webhooks, calls): (Vec<usize>, Vec<usize>) = places.iter().copied().partition(|at| match batch[*at].topic {
+        Topic::Inbound => true,
+        Topic::Outbound | Topic::Bulk => false,
+    });
+    let records = |places: &[usize]| -> Vec<NewRecord> { places.iter().map(|at| batch[*at].clone()).collect() };
+    let soon = OptionFuture::from((!webhooks.is_empty()).then(|| log.append_soon(records(&webhooks))));
+    let in_time = OptionFuture::from((!calls.is_empty()).then(|| log.append(records(&calls))));
+    let (soon, in_time) = join(soon, in_time).await;
+    let results = |places: Vec<usize>, results: Option<Results>| places.into_iter().zip(results.unwrap_or_default());
+    results(webhooks, soon).chain(results(calls, in_time)).collect()
+}
+
 /// Appends to the log, and what it does not take to the spool.
 async fn append(log: Arc<dyn Log>, spool: Arc<dyn Log>, waiting: Arc<Waiting>, batch: Vec<NewRecord>) -> Results {
     let mut results: Results = vec![Err(AppendError::Closed); batch.len()];
@@ -111,7 +137,7 @@ async fn append(log: Arc<dyn Log>, spool: Arc<dyn Log>, waiting: Arc<Waiting>, b
         let away = !log.writable();
         let mut counts = waiting.counts();
         for (at, record) in batch.iter().enumerate() {
-            match counts.get_mut(usize::from(record.partition)) {
+            match counts.get_mut(usize::from(record.partition)).map(|counts| &mut counts[record.topic.index()]) {
                 // Counted in before it is appended, so that the drain does not call the partition empty meanwhile.
                 Some(count) if away || *count > 0 => {
                     *count += 1;
@@ -123,15 +149,14 @@ async fn append(log: Arc<dyn Log>, spool: Arc<dyn Log>, waiting: Arc<Waiting>, b
         }
     }
     if !direct.is_empty() {
-        let answers = log.append_soon(direct.iter().map(|at| batch[*at].clone()).collect()).await;
         let mut failed = Vec::new();
-        for (at, answer) in direct.into_iter().zip(answers) {
+        for (at, answer) in append_direct(&log, &batch, &direct).await {
             match answer {
                 Err(error) if may_be_spooled(error) => failed.push(at),
                 Ok(_) | Err(_) => results[at] = answer,
             }
         }
-        waiting.add(failed.iter().map(|at| batch[*at].partition));
+        waiting.add(failed.iter().map(|at| (batch[*at].partition, batch[*at].topic)));
         spooled.extend(failed);
         spooled.sort_unstable();
     }
@@ -141,7 +166,7 @@ async fn append(log: Arc<dyn Log>, spool: Arc<dyn Log>, waiting: Arc<Waiting>, b
     let answers = spool.append(spooled.iter().map(|at| batch[*at].clone()).collect()).await;
     for (at, answer) in spooled.into_iter().zip(answers) {
         if answer.is_err() {
-            waiting.take(batch[at].partition, 1);
+            waiting.take_one((batch[at].partition, batch[at].topic));
         }
         results[at] = answer;
     }
@@ -231,10 +256,7 @@ impl Drain {
         let mut batch: Vec<(u16, Topic, Entry)> = Vec::new();
         for reader in &mut self.readers {
             let shard = reader.shard();
-            if !self.waiting.has(shard) {
-                continue;
-            }
-            for topic in Topic::ALL {
+            for topic in Topic::ALL.iter().filter(|topic| self.waiting.has(shard, **topic)) {
                 match reader.take(*topic, DRAIN_BATCH_MAX).await {
                     Ok(entries) => batch.extend(entries.into_iter().map(|entry| (shard, *topic, entry))),
                     Err(error) => tracing::error!(%error, "the spool cannot be read"),
@@ -253,7 +275,7 @@ impl Drain {
         // Of each partition and topic the part before the first failure counts; the rest comes again, in order.
         let mut stopped: HashSet<(u16, Topic)> = HashSet::new();
         let mut finished: Vec<Finished> = Vec::new();
-        let mut moved: Vec<u16> = Vec::new();
+        let mut moved: Vec<(u16, Topic)> = Vec::new();
         for ((shard, topic, entry), result) in batch.into_iter().zip(results) {
             if stopped.contains(&(shard, topic)) {
                 continue;
@@ -265,7 +287,7 @@ impl Drain {
                 stopped.insert((shard, topic));
                 continue;
             }
-            moved.push(shard);
+            moved.push((shard, topic));
             match finished.last_mut() {
                 Some(last) if (last.shard, last.topic) == (shard, topic) => last.position = entry.position,
                 Some(_) | None => finished.push(Finished { topic, shard, position: entry.position }),
@@ -282,8 +304,8 @@ impl Drain {
                 tracing::error!(%error, "the spool does not go back");
             }
         }
-        for shard in moved {
-            self.waiting.take(shard, 1);
+        for place in moved {
+            self.waiting.take_one(place);
         }
         got_on
     }

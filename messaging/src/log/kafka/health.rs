@@ -14,8 +14,6 @@ use crate::clock::SharedClock;
 const BELIEVE_AFTER: Duration = Duration::from_secs(1);
 /// The longest.
 const BELIEVE_AFTER_MAX: Duration = Duration::from_secs(32);
-/// How long after a broker could not be reached its partitions are thought to be without a leader.
-const SHAKEN: Duration = Duration::from_secs(10);
 /// A failure so soon after a believed look says that the look was wrong.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -25,8 +23,6 @@ pub(super) struct Health {
     down: AtomicBool,
     /// Asked to look now: librdkafka lost all brokers.
     suspect: AtomicBool,
-    /// When a broker could not be reached last, on the monotonic clock.
-    unreached_at: Mutex<Option<Duration>>,
     /// Why connections were refused last, in librdkafka's words: a metadata request only says that it failed.
     refusal: Mutex<Option<String>>,
     trust: Mutex<Trust>,
@@ -43,14 +39,7 @@ impl Health {
     /// Down until told otherwise.
     pub fn new(clock: SharedClock) -> Self {
         let trust = Trust { wait: Duration::ZERO, down_since: Duration::ZERO, believed_at: None };
-        Self {
-            clock,
-            down: AtomicBool::new(true),
-            suspect: AtomicBool::new(false),
-            unreached_at: Mutex::new(None),
-            refusal: Mutex::new(None),
-            trust: Mutex::new(trust),
-        }
+        Self { clock, down: AtomicBool::new(true), suspect: AtomicBool::new(false), refusal: Mutex::new(None), trust: Mutex::new(trust) }
     }
 
     /// Whether the cluster does not take records.
@@ -83,17 +72,6 @@ impl Health {
     /// All brokers are gone, says librdkafka: worth a look.
     pub fn suspected(&self) {
         self.suspect.store(true, Ordering::Release);
-    }
-
-    /// A broker cannot be reached.
-    pub fn unreached(&self) {
-        *self.unreached_at.lock().expect("no holder of the time panics") = Some(self.clock.monotonic());
-    }
-
-    /// Whether a broker could not be reached a moment ago: what does not get on now may be without a leader. Else it is only slow.
-    pub fn is_shaken(&self) -> bool {
-        let unreached_at = *self.unreached_at.lock().expect("no holder of the time panics");
-        unreached_at.is_some_and(|at| self.clock.monotonic().saturating_sub(at) < SHAKEN)
     }
 
     /// A broker did not let us in, or we did not trust it. Names the broker and the mechanism, no password.

@@ -67,9 +67,8 @@ use crate::metrics::{self, LogErrorType, LogOperation};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks at a cluster that misses a topic, before opening gives up: a topic that was just made is not known to every broker.
 const UNFIT_LOOKS: usize = 3;
-/// While a broker cannot be reached, who has a spool is told so soon that a partition has acknowledged nothing for so long: its leader is
-/// gone, or another is chosen. A partition that gets on is waited for, and so are all while every broker is there, however slow they are:
-/// what goes to one process's spool would be passed by what comes to another's.
+/// Who has a spool is told so soon that a partition has acknowledged nothing for so long: its leader is gone, or another is chosen. A
+/// partition that gets on is waited for, however slow it is: a second copy of each record would make it slower.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Between looks at what is open after that.
 const PATIENCE_LOOK: Duration = Duration::from_millis(50);
@@ -335,8 +334,7 @@ impl KafkaLog {
                     Ok(Err(_)) => return vec![Err(AppendError::Away); records],
                     Err(_) => waited += wait,
                 }
-                // What is only slow keeps its place: a caller's other place is another order.
-                if let Some(patience) = patience.filter(|_| core.health.is_shaken()) {
+                if let Some(patience) = patience {
                     core.writer.give_up(&queued, patience);
                 }
                 wait = PATIENCE_LOOK;

@@ -191,13 +191,7 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.health.suspected();
-                self.health.unreached();
-            }
-            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::OperationTimedOut) => {
-                self.health.unreached();
-            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.health.suspected(),
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => self.health.refused(reason),
             _ => {}
         }

@@ -205,6 +205,25 @@ async fn what_the_log_does_not_take_soon_is_taken() {
     bench.expect_in_order(440).await;
 }
 
+/// A call's answer lets the next call go to another gateway, so it stands in the log before. That webhooks of its partition are in the
+/// spool already does not matter to it.
+#[tokio::test]
+async fn a_call_waits_where_a_webhook_does_not() {
+    let bench = Bench::new(1 << 20).await;
+    let record = |topic, text| NewRecord { topic, partition: 0, payload: Bytes::from_static(text) };
+    bench.remote.slow.send_replace(true);
+    assert!(bench.log.append(vec![record(Topic::Inbound, b"webhook")]).await[0].is_ok());
+    for topic in [Topic::Outbound, Topic::Bulk] {
+        bench.remote.slow.send_replace(true);
+        let mut waiting = bench.log.append(vec![record(topic, b"call")]);
+        assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "{topic:?} waits");
+        bench.remote.slow.send_replace(false);
+        let answer = tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is answered");
+        assert!(answer[0].is_ok(), "{answer:?}");
+    }
+    assert_eq!(bench.remote.texts(0).iter().filter(|text| *text == "call").count(), 2, "straight, each once");
+}
+
 #[tokio::test]
 async fn a_log_that_fails_now_and_then_keeps_the_order() {
     let bench = Bench::new(1 << 20).await;
