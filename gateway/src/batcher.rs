@@ -254,6 +254,31 @@ mod tests {
         assert!(batcher.is_idle());
     }
 
+    /// As many calls are under way as may be, and the log does not answer them: a webhook is handed over all the same.
+    #[tokio::test]
+    async fn webhooks_do_not_wait_for_calls() {
+        let log = FakeLog::new(4);
+        log.stuck.store(true, std::sync::atomic::Ordering::SeqCst);
+        let batcher = Batcher::new(log.clone());
+        local(async {
+            spawn_local(batcher.clone().run());
+            let mut waiting = Vec::new();
+            for topic in [Topic::Outbound, Topic::Bulk, Topic::Outbound, Topic::Inbound] {
+                waiting.push(batcher.append([NewRecord { topic, ..record("x") }]));
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let topics: Vec<Topic> = log.records().into_iter().map(|record| record.topic).collect();
+            assert_eq!(topics, [Topic::Outbound, Topic::Bulk, Topic::Inbound], "the third call waits for the first");
+            log.stuck.store(false, std::sync::atomic::Ordering::SeqCst);
+            for one in waiting {
+                assert_eq!(one.await, Ok(()));
+            }
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn one_failed_record_fails_its_request_and_no_other() {
         let log = FakeLog::new(4);

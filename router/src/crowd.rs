@@ -119,8 +119,8 @@ impl Crowd {
         }
     }
 
-    /// How many records to take. `age`: for how long those that come now have waited. `ended`: whether ends of tasks wait to be taken in, which is getting on too. `behind`: whether much of
-    /// an endpoint's work is in `later`, which should come first.
+    /// How many records to take. `age`: for how long those that come now have waited. `ended`: whether ends of tasks wait to be taken
+    /// in, which is getting on too. `behind`: whether much of an endpoint's work is in `later`, which should come first.
     pub fn intake(&mut self, age: Duration, ended: bool, behind: impl Fn(Destination) -> bool) -> Intake {
         let now = Instant::now();
         self.loads.retain(|_, load| load.tasks > 0 || load.held_lately(now));

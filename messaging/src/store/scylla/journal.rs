@@ -37,7 +37,7 @@ const ROW_BYTES: usize = 96;
 /// A write with its write time.
 type Stamped<'a> = (Key, Option<Value<'a>>, i64);
 
-/// A row's bytes, written as a whole: serde takes a slice byte by byte, which reads back the same and costs twenty times as much.
+/// A row's bytes, written as a whole: serde takes a slice byte by byte, which reads back the same and costs more.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(transparent)]
 struct Value<'a>(#[serde(borrow)] &'a [u8]);
