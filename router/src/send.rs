@@ -189,7 +189,19 @@ fn outcome_index(verdict: &Verdict) -> usize {
         Reason::ServerError | Reason::Reset => O::ServerError,
         Reason::Timeout => O::Timeout,
         Reason::Connect => O::Connect,
-        _ => O::Permanent,
+        Reason::WindowClosed
+        | Reason::TemplateRequired
+        | Reason::TemplateInvalid
+        | Reason::OptedOut
+        | Reason::NoConsent
+        | Reason::Restricted
+        | Reason::RecipientInvalid
+        | Reason::Unsendable
+        | Reason::Expired
+        | Reason::Cancelled
+        | Reason::Rejected
+        | Reason::Interrupted
+        | Reason::Exhausted => O::Permanent,
     };
     let outcome = match verdict {
         Verdict::Sent { .. } => O::Ok,

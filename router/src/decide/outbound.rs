@@ -213,7 +213,25 @@ fn fail(desk: &mut Desk<'_>, tenant: Tenant, message: &mut OpenMessage, reason: 
     let status = match reason {
         Reason::Expired => Status::Expired,
         Reason::Cancelled => Status::Cancelled,
-        _ => Status::Failed,
+        Reason::WindowClosed
+        | Reason::TemplateRequired
+        | Reason::TemplateInvalid
+        | Reason::OptedOut
+        | Reason::NoConsent
+        | Reason::Restricted
+        | Reason::AccountDisabled
+        | Reason::RecipientInvalid
+        | Reason::QuotaExceeded
+        | Reason::Unsendable
+        | Reason::RateLimited
+        | Reason::Auth
+        | Reason::Rejected
+        | Reason::ServerError
+        | Reason::Connect
+        | Reason::Timeout
+        | Reason::Reset
+        | Reason::Interrupted
+        | Reason::Exhausted => Status::Failed,
     };
     message.meta.parked = false;
     let attempt = message.meta.attempt;

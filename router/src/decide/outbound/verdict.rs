@@ -84,22 +84,44 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict, credential: Op
             Ok(After::Again { due: now.plus(wait), whole: hold != Throttled::Conversation })
         }
         Verdict::Refused { reason, detail } => {
-            match reason {
-                Reason::WindowClosed => window::close(desk, tenant, message.conversation)?,
+            let stops = match reason {
+                Reason::WindowClosed => {
+                    window::close(desk, tenant, message.conversation)?;
+                    None
+                }
                 Reason::OptedOut => {
                     if let Some((_, state)) = desk.states.get_mut(&message.conversation) {
                         state.opted_out = true;
                     }
                     desk.touch(message.conversation);
+                    None
                 }
-                Reason::Auth | Reason::AccountDisabled => {
-                    // Not the message's fault, and provably not taken: it waits until the account works again.
-                    let owner = Owned { tenant, account: sending.account };
-                    desk.effects.accounts.push(stopped(owner, reason, &detail, credential));
-                    desk.advance(tenant, &mut message, step(Status::Queued, Some(reason), Some(detail)), "")?;
-                    return Ok(After::Again { due: now.plus(RETRY_FIRST), whole: true });
-                }
-                _ => {}
+                Reason::Auth => Some((AccountState::Broken, StateReason::Auth)),
+                Reason::AccountDisabled => Some((AccountState::Blocked, StateReason::AccountDisabled)),
+                Reason::TemplateRequired
+                | Reason::TemplateInvalid
+                | Reason::NoConsent
+                | Reason::Restricted
+                | Reason::RecipientInvalid
+                | Reason::QuotaExceeded
+                | Reason::Unsendable
+                | Reason::Expired
+                | Reason::Cancelled
+                | Reason::RateLimited
+                | Reason::Rejected
+                | Reason::ServerError
+                | Reason::Connect
+                | Reason::Timeout
+                | Reason::Reset
+                | Reason::Interrupted
+                | Reason::Exhausted => None,
+            };
+            if let Some((state, why)) = stops {
+                // Not the message's fault, and provably not taken: it waits until the account works again.
+                let owner = Owned { tenant, account: sending.account };
+                desk.effects.accounts.push(StateChange { owner, state, reason: why, detail: detail.clone(), about: credential });
+                desk.advance(tenant, &mut message, step(Status::Queued, Some(reason), Some(detail)), "")?;
+                return Ok(After::Again { due: now.plus(RETRY_FIRST), whole: true });
             }
             fail(desk, tenant, &mut message, reason, Some(detail))?;
             Ok(After::Settled)
@@ -123,15 +145,6 @@ pub fn judged(desk: &mut Desk<'_>, task: &Task, verdict: Verdict, credential: Op
             Ok(After::Settled)
         }
     }
-}
-
-/// What a refused credential or a block makes of the account.
-fn stopped(owner: Owned, reason: Reason, detail: &str, about: Option<Timestamp>) -> StateChange {
-    let (state, reason) = match reason {
-        Reason::Auth => (AccountState::Broken, StateReason::Auth),
-        _ => (AccountState::Blocked, StateReason::AccountDisabled),
-    };
-    StateChange { owner, state, reason, detail: detail.to_owned(), about }
 }
 
 /// The wait before try `attempt + 1` when the platform named none.
