@@ -69,7 +69,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const UNFIT_LOOKS: usize = 3;
 /// Who has a spool is told so soon that a partition has acknowledged nothing for so long: its leader is gone, or another is chosen. A
 /// partition that gets on is waited for, however slow it is: a second copy of each record would make it slower.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Between looks at what is open after that.
 const PATIENCE_LOOK: Duration = Duration::from_millis(50);
 /// An append is answered after `delivery_timeout` and a second. When librdkafka owes an answer for so much longer, it is not waited for.
