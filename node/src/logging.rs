@@ -11,9 +11,10 @@ use messaging::config::LogFormat;
 use messaging::metrics;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 /// Identical warnings and errors within this time are counted, not written.
@@ -28,9 +29,11 @@ pub fn start(format: LogFormat, filter: &str) {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The configuration has read it before.
+    let filter = filter.parse().unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
     let lines = Lines { json, clock: SystemClock::default(), written: Mutex::default() };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).event_format(lines).finish();
+    let written = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(lines);
+    let subscriber = tracing_subscriber::registry().with(written).with::<Targets>(filter);
     // A second start (tests) keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -108,7 +108,7 @@ async fn serve_node(config: Config) -> anyhow::Result<()> {
         Some(public) => tracing::info!(%public, admin = %node.admin(), "listening"),
         None => tracing::info!(admin = %node.admin(), "listening"),
     }
-    node.run(async {}).await
+    node.run(Box::pin(async {})).await
 }
 
 fn run_dev(args: &DevArgs) -> ExitCode {
@@ -159,7 +159,7 @@ async fn dev_node(config: Config, args: &DevArgs) -> anyhow::Result<()> {
         // The toys live as long as the node runs.
         std::future::pending::<()>().await;
     };
-    let result = node.run(started).await;
+    let result = node.run(Box::pin(started)).await;
     let _ = commands::runtime::RuntimeFile::remove(&commands::runtime::runtime_file(), std::process::id());
     result
 }

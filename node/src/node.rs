@@ -1,6 +1,7 @@
 //! Composition: from the configuration to backends to roles. The only file that names both stations.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,7 +133,7 @@ impl Node {
     }
 
     /// Serves until told to stop by a signal or the admin listener, then drains. `started` runs when both stations work.
-    pub async fn run<F: Future<Output = ()> + Send + 'static>(self, started: F) -> anyhow::Result<()> {
+    pub async fn run(self, started: Pin<Box<dyn Future<Output = ()> + Send>>) -> anyhow::Result<()> {
         let routes = self.config.has_role(Role::Router);
         let router = routes.then(|| router::Router::start(self.router_parts(), router_options(&self.config)));
         let (ingress, store) = (self.backends.ingress.clone(), self.backends.store.clone());

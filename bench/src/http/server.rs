@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,8 +116,7 @@ impl Server {
         }
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
-        let accepting = tokio::spawn(accept(listener, Arc::new(handler)));
-        Ok(Self { addr, accepting })
+        Ok(Self { addr, accepting: accepting(listener, Arc::new(move |request| Box::pin(handler(request)))) })
     }
 
     /// Where it listens.
@@ -143,11 +143,14 @@ impl Drop for Server {
     }
 }
 
-async fn accept<H, F>(listener: TcpListener, handler: Arc<H>)
-where
-    H: Fn(Request) -> F + Send + Sync + 'static,
-    F: Future<Output = Reply> + Send + 'static,
-{
+/// A handler of whatever type: hyper's server is compiled once, and not for every simulator.
+type Handler = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+
+fn accepting(listener: TcpListener, handler: Handler) -> JoinHandle<()> {
+    tokio::spawn(accept(listener, handler))
+}
+
+async fn accept(listener: TcpListener, handler: Handler) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -178,11 +181,7 @@ impl fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-async fn serve_connection<H, F>(stream: TcpStream, handler: Arc<H>) -> io::Result<()>
-where
-    H: Fn(Request) -> F + Send + Sync + 'static,
-    F: Future<Output = Reply> + Send + 'static,
-{
+async fn serve_connection(stream: TcpStream, handler: Handler) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let stream = stream.into_std()?;
     // A second descriptor of the same socket: a reset sets its linger to zero, and the last close then sends RST.

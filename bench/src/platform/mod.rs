@@ -19,6 +19,7 @@ pub mod woocommerce;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -182,6 +183,8 @@ impl Sim {
             self.ledger.count_dropped();
             return;
         }
+        // One type of task for all: tokio's machinery is compiled once.
+        let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
         tasks.spawn(work);
     }
 

@@ -282,7 +282,7 @@ fn retention(from: &mut Reader<'_>) -> RetentionConfig {
 fn telemetry(from: &mut Reader<'_>) -> TelemetryConfig {
     TelemetryConfig {
         log_format: from.choice("telemetry.log_format", &LogFormat::ALL.iter().map(|format| (format.name(), *format)).collect::<Vec<_>>()),
-        log_filter: from.text("telemetry.log_filter"),
+        log_filter: from.checked("telemetry.log_filter", values::log_filter),
         access_log_sample: from.number("telemetry.access_log_sample", 0.0..=1.0),
     }
 }

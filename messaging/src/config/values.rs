@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
+
 /// A value that cannot be used: what it is, and how it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wrong {
@@ -32,6 +34,20 @@ fn unit(units: &[(&str, u64)], name: &str) -> Option<u64> {
 /// Splits leading digits off.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// Which log lines are written: a level, and levels of modules, such as `info,router=debug`.
+pub(super) fn log_filter(text: &str) -> Result<String, Wrong> {
+    for part in text.split(',') {
+        let level = part.split_once('=').map_or(part, |(_, level)| level);
+        if level.trim().parse::<LevelFilter>().is_err() {
+            return Err(Wrong::new(
+                "has no level",
+                "write off, error, warn, info, debug or trace, such as \"info\" or \"info,router=debug\"",
+            ));
+        }
+    }
+    Ok(text.to_owned())
 }
 
 /// A duration: numbers with units, such as `5s` or `1h30m`.

@@ -125,7 +125,7 @@ mod with_scylla {
             Err(StoreError::Unavailable(why)) if crate::backends::directory_copy(data_dir).exists() => {
                 tracing::warn!(why, "the store is away: starting without it");
                 let clock = clock.clone();
-                Ok(lazy::LazyStore::begin(Box::new(move || Box::pin(scylla::open(settings.clone(), clock.clone())))))
+                Ok(lazy::LazyStore::begin(Box::new(move || scylla::open(settings.clone(), clock.clone()))))
             }
             Err(error) => Err(error).context("store.url"),
         }

@@ -46,6 +46,7 @@ use self::place::Place;
 use self::script::Scripts;
 use super::local::LocalLimit;
 use super::*;
+use crate::BoxFuture;
 use crate::metrics::{LimitDecision, RATELIMIT_DECISIONS};
 
 /// What is told to wait when limits refuse because Redis is away.
@@ -196,9 +197,9 @@ pub struct Activity {
 }
 
 /// Opens the limiter. Succeeds while Redis is away: limits are degraded until it is there. Wants a tokio runtime, in which its agent
-/// runs until the limiter is dropped.
-pub async fn open(settings: RedisSettings, clock: SharedClock) -> Result<Arc<dyn Limit>, LimitError> {
-    Ok(RedisLimit::open(settings, clock).await?)
+/// runs until the limiter is dropped. Boxed here: an `async fn` is compiled where it is awaited, with all that it uses of the driver.
+pub fn open(settings: RedisSettings, clock: SharedClock) -> BoxFuture<'static, Result<Arc<dyn Limit>, LimitError>> {
+    Box::pin(async move { Ok(RedisLimit::open(settings, clock).await? as Arc<dyn Limit>) })
 }
 
 impl RedisLimit {

@@ -18,7 +18,7 @@ use scylla::client::session::Session;
 use scylla::errors::{ExecutionError, RequestAttemptError};
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::response::query_result::QueryResult;
-use scylla::serialize::row::SerializeRow;
+use scylla::serialize::value::SerializeValue;
 use scylla::statement::SerialConsistency;
 use scylla::statement::unprepared::Statement;
 use sha2::{Digest, Sha256};
@@ -27,6 +27,7 @@ use super::connect::{Profiles, connect};
 use super::failure::Failure;
 use super::node::was_applied;
 use super::settings::ScyllaSettings;
+use crate::BoxFuture;
 use crate::ids::ID_BYTES;
 use crate::store::StoreError;
 
@@ -155,14 +156,20 @@ impl From<Failure> for MigrationError {
 }
 
 /// How it stands with all files, the program's and the cluster's. Changes nothing.
-pub async fn status(settings: &ScyllaSettings) -> Result<Vec<MigrationStatus>, MigrationError> {
-    let session = connect(settings, &Profiles::new(settings)).await?;
-    Ok(compare(MIGRATIONS, &applied(&session, &settings.keyspace).await?))
+pub fn status(settings: &ScyllaSettings) -> BoxFuture<'_, Result<Vec<MigrationStatus>, MigrationError>> {
+    Box::pin(async move {
+        let session = connect(settings, &Profiles::new(settings)).await?;
+        Ok(compare(MIGRATIONS, &applied(&session, &settings.keyspace).await?))
+    })
 }
 
 /// Makes the keyspace if it is not there (its replication is not changed if it is), and applies what is pending, in order. Gives
 /// the numbers of what this call applied.
-pub async fn apply(settings: &ScyllaSettings, replication: &Replication) -> Result<Vec<u32>, MigrationError> {
+pub fn apply<'a>(settings: &'a ScyllaSettings, replication: &'a Replication) -> BoxFuture<'a, Result<Vec<u32>, MigrationError>> {
+    Box::pin(bring_up(settings, replication))
+}
+
+async fn bring_up(settings: &ScyllaSettings, replication: &Replication) -> Result<Vec<u32>, MigrationError> {
     let session = connect(settings, &Profiles::new(settings)).await?;
     let worker = Worker::new(session, &settings.keyspace);
     worker.make_keyspace(replication).await?;
@@ -247,12 +254,12 @@ fn statements(text: &str) -> Vec<String> {
 
 async fn applied(session: &Session, keyspace: &str) -> Result<BTreeMap<u32, Record>, StoreError> {
     let text = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'schema_migrations'";
-    let found = query(session, text, (keyspace,), None).await?;
+    let found = query(session, text, &[&keyspace], None).await?;
     if rows_in(found)? == 0 {
         return Ok(BTreeMap::new());
     }
     let text = format!("SELECT number, name, checksum, done, finished FROM {keyspace}.schema_migrations WHERE part = 0");
-    let result = query(session, &text, (), None).await?;
+    let result = query(session, &text, &[], None).await?;
     let unreadable = || StoreError::Damaged(format!("{keyspace}.schema_migrations is not of the form that this program writes"));
     let rows = result.into_rows_result().map_err(|_| unreadable())?;
     let mut records = BTreeMap::new();
@@ -270,10 +277,13 @@ fn rows_in(result: QueryResult) -> Result<usize, StoreError> {
     Ok(rows.rows_num())
 }
 
+/// Values of whatever types: the driver is compiled once for all of them.
+type Values<'a> = &'a [&'a (dyn SerializeValue + Sync)];
+
 async fn query(
     session: &Session,
     text: &str,
-    values: impl SerializeRow,
+    values: Values<'_>,
     node: Option<&Arc<dyn scylla::policies::load_balancing::LoadBalancingPolicy>>,
 ) -> Result<QueryResult, Failure> {
     let mut statement = Statement::new(text);
@@ -310,7 +320,7 @@ impl<'a> Worker<'a> {
     }
 
     async fn change(&self, text: &str) -> Result<(), Failure> {
-        query(&self.session, text, (), self.node.as_ref()).await?;
+        query(&self.session, text, &[], self.node.as_ref()).await?;
         self.session.await_schema_agreement().await.map_err(|error| Failure::away(format!("nodes do not agree on the schema: {error}")))?;
         Ok(())
     }
@@ -348,7 +358,7 @@ impl<'a> Worker<'a> {
         let (wait, tries) = LOCK_WAIT;
         for _ in 0..tries {
             let text = format!("INSERT INTO {}.schema_lock (name, owner) VALUES ('schema', ?) IF NOT EXISTS USING TTL ?", self.keyspace);
-            match query(&self.session, &text, (&self.owner[..], LOCK_SECS), None).await.and_then(was_applied) {
+            match query(&self.session, &text, &[&&self.owner[..], &LOCK_SECS], None).await.and_then(was_applied) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 // Not answered in time: it may be ours. Renewing says so.
@@ -363,13 +373,13 @@ impl<'a> Worker<'a> {
     /// `false` when the lock is not ours.
     async fn renew(&self) -> Result<bool, MigrationError> {
         let text = format!("UPDATE {}.schema_lock USING TTL ? SET owner = ? WHERE name = 'schema' IF owner = ?", self.keyspace);
-        let result = query(&self.session, &text, (LOCK_SECS, &self.owner[..], &self.owner[..]), None).await?;
+        let result = query(&self.session, &text, &[&LOCK_SECS, &&self.owner[..], &&self.owner[..]], None).await?;
         Ok(was_applied(result)?)
     }
 
     async fn unlock(&self) {
         let text = format!("DELETE FROM {}.schema_lock WHERE name = 'schema' IF owner = ?", self.keyspace);
-        if let Err(failure) = query(&self.session, &text, (&self.owner[..],), None).await {
+        if let Err(failure) = query(&self.session, &text, &[&&self.owner[..]], None).await {
             tracing::warn!(error = %StoreError::from(failure), "the schema's lock was not given back, it ends by itself");
         }
     }
@@ -408,7 +418,7 @@ impl<'a> Worker<'a> {
         let columns = "part, number, name, checksum, done, finished";
         let text = format!("INSERT INTO {keyspace}.schema_migrations ({columns}) VALUES (0, ?, ?, ?, ?, ?)");
         let number = |n: u32| i32::try_from(n).expect("files and statements are few");
-        let values = (number(file.number), file.name, checksum(file.text), number(done), finished);
+        let values: Values<'_> = &[&number(file.number), &file.name, &checksum(file.text), &number(done), &finished];
         query(&self.session, &text, values, None).await?;
         Ok(())
     }

@@ -81,8 +81,13 @@ struct Inner {
 }
 
 /// Connects to the cluster and checks its schema: one that is too old is an error that names the cure, one that is newer a
-/// warning.
-pub async fn open(settings: ScyllaSettings, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
+/// warning. Boxed here, as the other calls that outsiders make: an `async fn` is compiled where it is awaited, with all that it
+/// uses of the driver.
+pub fn open(settings: ScyllaSettings, clock: SharedClock) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> {
+    Box::pin(connected(settings, clock))
+}
+
+async fn connected(settings: ScyllaSettings, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
     let limits = BatchLimits { partitions: settings.batches.partitions.max(1), rows: settings.batches.rows.max(1), ..settings.batches };
     let profiles = Profiles::new(&settings);
     let session = connect::connect(&settings, &profiles).await?;
