@@ -187,7 +187,7 @@ impl KafkaSettings {
             role: Role::Consume,
             linger: Duration::from_millis(2),
             batch_bytes: 256 << 10,
-            compression: Compression::Lz4,
+            compression: Compression::None,
             queue_limit: 100_000,
             queue_bytes: 256 << 20,
             delivery_timeout: Duration::from_millis(2_500),
