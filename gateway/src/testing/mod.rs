@@ -6,6 +6,7 @@ mod config;
 mod dead_letters;
 mod fakes;
 mod hooks;
+mod keys;
 mod matrix;
 mod reads;
 mod refresh;

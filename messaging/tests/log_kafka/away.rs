@@ -141,6 +141,20 @@ async fn a_broker_that_stands_still_is_waited_for_or_not() {
     log.close().await;
 }
 
+/// A record that waits for company does not stand still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_linger_is_no_broker_that_stands_still() {
+    let _shared = rig::shared().await;
+    let mut settings = rig::settings(&rig::fresh("linger"));
+    settings.role = Role::Produce;
+    settings.linger = Duration::from_millis(600);
+    rig::make_topics(&settings, 2).await;
+    let log = rig::open(settings).await;
+    let results = within("an append", log.append_soon(vec![record(Topic::Inbound, 0, "x")])).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    log.close().await;
+}
+
 /// More replicas than there are brokers are refused, and the error says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_replicas_than_brokers_are_refused() {

@@ -67,8 +67,8 @@ use crate::metrics::{self, LogErrorType, LogOperation};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks at a cluster that misses a topic, before opening gives up: a topic that was just made is not known to every broker.
 const UNFIT_LOOKS: usize = 3;
-/// Who has a spool is told so soon that a partition has acknowledged nothing for so long: its leader is gone, or another is chosen. A
-/// partition that gets on is waited for, however slow it is: a second copy of each record would make it slower.
+/// Who has a spool is told so soon that a partition has acknowledged nothing for so long and `linger`: its leader is gone, or another is
+/// chosen. A partition that gets on is waited for, however slow it is: a second copy of each record would make it slower.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Between looks at what is open after that.
 const PATIENCE_LOOK: Duration = Duration::from_millis(50);
@@ -360,7 +360,7 @@ impl Log for KafkaLog {
     }
 
     fn append_soon(&self, batch: Vec<NewRecord>) -> BoxFuture<'static, Vec<Result<Position, AppendError>>> {
-        self.append_within(batch, Some(PATIENCE))
+        self.append_within(batch, Some(self.core.settings.linger + PATIENCE))
     }
 
     fn claims(&self) -> BoxFuture<'_, ClaimChange> {
