@@ -39,8 +39,13 @@ fn digits(text: &str) -> (&str, &str) {
 /// Which log lines are written: a level, and levels of modules, such as `info,router=debug`.
 pub(super) fn log_filter(text: &str) -> Result<String, Wrong> {
     for part in text.split(',') {
-        let level = part.split_once('=').map_or(part, |(_, level)| level);
-        if level.trim().parse::<LevelFilter>().is_err() {
+        let (module, level) = part.split_once('=').unwrap_or(("any", part));
+        let is_path = !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
+        if !is_path {
+            let help = "write modules by their path and without spaces, such as \"info,router=debug\"";
+            return Err(Wrong::new("names no module", help));
+        }
+        if level.parse::<LevelFilter>().is_err() {
             return Err(Wrong::new(
                 "has no level",
                 "write off, error, warn, info, debug or trace, such as \"info\" or \"info,router=debug\"",

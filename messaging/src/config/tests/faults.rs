@@ -35,6 +35,16 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "`telemetry.log_filter`: \"info,router\" has no level",
         "write off, error, warn, info, debug or trace, such as \"info\" or \"info,router=debug\"",
     ),
+    (
+        "[telemetry]\nlog_filter = \"info, router=debug\"",
+        "`telemetry.log_filter`: \"info, router=debug\" names no module",
+        "write modules by their path and without spaces, such as \"info,router=debug\"",
+    ),
+    (
+        "[telemetry]\nlog_filter = \"router[step]=debug\"",
+        "`telemetry.log_filter`: \"router[step]=debug\" names no module",
+        "write modules by their path and without spaces, such as \"info,router=debug\"",
+    ),
     ("[webhooks]\njitter = 1.5", "`webhooks.jitter`: 1.5 is out of range", "write a number from 0 to 1"),
     ("[limits]\napi_per_key = \"80\"", "`limits.api_per_key`: \"80\" is no rate", "write a count and a time, such as \"80/s\" or \"1/6s\""),
     (
