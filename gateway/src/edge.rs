@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use messaging::channels::meta::signed_request::Callback;
 use messaging::metrics::{self, CodeClass, Listener, Route as Label, ShedReason};
 
+use crate::access;
 use crate::admin;
 use crate::api::{self, Call};
 use crate::body::{self, BodyError};
@@ -27,6 +28,7 @@ use crate::server::worker::Worker;
 /// Answers a request, whatever happens in its handler.
 pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>) -> Reply {
     let started = Instant::now();
+    let method = access::method(request.method());
     let request_id = worker.request_id(request.headers());
     let in_flight = InFlight::new(worker);
     let mut label = Label::Unmatched;
@@ -36,6 +38,11 @@ pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>) -> R
         tracing::error!(request_id, "a request's handler panicked");
         Problem::new(Code::Internal, "the request could not be served").reply(&worker.shared.options.public_url, &request_id)
     });
+    let share = worker.shared.options.access_log_sample;
+    if share > 0.0 {
+        let (listener, route, status, took) = (worker.listener, label, reply.status(), started.elapsed());
+        access::log(share, &access::Line { listener, method, route, status, took, request_id: &request_id });
+    }
     if let Ok(value) = HeaderValue::try_from(request_id) {
         reply.headers_mut().insert("x-request-id", value);
     }

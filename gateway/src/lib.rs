@@ -9,6 +9,7 @@
 //! Each thread has its own runtime, its own socket on the shared port, and its own queue to the log, so a request meets no
 //! other thread between its head and the hand-over to the log.
 
+mod access;
 pub mod admin;
 mod api;
 mod batcher;
@@ -33,7 +34,7 @@ mod upkeep;
 use std::sync::Arc;
 
 pub use api::token;
-pub use options::{AdminParts, Drain, HttpLimits, IsReady, Options, OutboundCall, Parts, TailLines, UrlCheck};
+pub use options::{AdminParts, Drain, HttpLimits, IsReady, LogFilter, Options, OutboundCall, Parts, TailLines, UrlCheck};
 pub use problem::Code;
 pub use server::ServeError;
 pub use server::listen::Listeners;

@@ -91,6 +91,19 @@ impl Parts {
     }
 }
 
+/// Which log lines are written, as an operator sees and changes it.
+pub trait LogFilter: Send + Sync {
+    /// The filter that holds now, and how long it still does; none: until it is changed.
+    fn now(&self) -> (String, Option<Duration>);
+    /// Sets another filter for some time; then the configured one holds again.
+    ///
+    /// # Errors
+    /// A filter that cannot be read: what is wrong with it.
+    fn set(&self, filter: &str, time: Duration) -> Result<(), String>;
+    /// The configured filter holds again.
+    fn reset(&self);
+}
+
 /// What only the admin listener needs. Everything may be left out.
 #[derive(Clone, Default)]
 pub struct AdminParts {
@@ -102,6 +115,8 @@ pub struct AdminParts {
     pub tail: Option<Arc<dyn Fn() -> TailLines + Send + Sync>>,
     /// Starts the whole node's drain; without it `/admin/drain` drains the gateway alone.
     pub drain: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Shows and changes which log lines are written; without it there is no `/admin/log-filter`.
+    pub log_filter: Option<Arc<dyn LogFilter>>,
     /// Other parts of the node that readiness asks, by name.
     pub ready: Vec<(&'static str, IsReady)>,
 }
@@ -185,6 +200,8 @@ pub struct Options {
     pub api_burst: f64,
     /// How long an idempotency key is remembered in the process; beyond, the store's row decides.
     pub idempotency_ttl: Duration,
+    /// Share of requests that get an access line, from 0 (none) to 1.
+    pub access_log_sample: f64,
 }
 
 impl Default for Options {
@@ -198,6 +215,7 @@ impl Default for Options {
             api_per_key: 1000.0,
             api_burst: 2.0,
             idempotency_ttl: Duration::from_secs(24 * 3600),
+            access_log_sample: 0.0,
         }
     }
 }

@@ -74,14 +74,6 @@ codes! {
         "The Idempotency-Key was used for a different request before. Use a new key for a new request.";
     WindowClosed = "window-closed", 422, false, "Free text is not allowed now",
         "The person has not written recently enough for free-form messages. Send a template, or add a fallback template to the message.";
-    TemplateRequired = "template-required", 422, false, "Only a template may be sent here",
-        "The platform wants an approved template in this place.";
-    TemplateInvalid = "template-invalid", 422, false, "The template cannot be used",
-        "The template does not exist, is paused, or its parameters do not fit.";
-    OptedOut = "opted-out", 422, false, "The person opted out",
-        "The person wants no such messages.";
-    NoConsent = "no-consent", 422, false, "There is no recorded consent",
-        "The tenant wants a recorded opt-in for this purpose and there is none.";
     Restricted = "restricted", 422, false, "The contact's data is restricted",
         "The contact's data is stored and not otherwise used until the restriction is lifted.";
     AccountDisabled = "account-disabled", 422, false, "The account does not send",

@@ -18,7 +18,6 @@ pub mod log;
 pub mod media;
 pub mod metrics;
 pub mod outcome;
-pub mod recent;
 pub mod record;
 pub mod seal;
 pub mod state;

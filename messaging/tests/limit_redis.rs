@@ -5,7 +5,6 @@ mod limit_redis {
     mod cost;
     mod outages;
     mod places;
-    mod recent;
     mod shared;
     mod support;
 }

@@ -2,8 +2,12 @@
 //!
 //! Each rule says what it guards. An exception stands in the rule's own list, beside its reason.
 
+#[path = "support/sources.rs"]
+mod text;
+
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+
+use text::{File, files, none, sources};
 
 /// Lines at which a file becomes a question.
 const LINES_ASKED: usize = 500;
@@ -73,82 +77,17 @@ const REGISTRIES: &[&str] = &[
 const PLACES: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/tm", "p/wt/")];
 /// Written by tools, not by us.
 const BY_TOOLS: &[&str] = &["Cargo.lock", "fuzz/Cargo.lock"];
-/// Largest file that is looked into, in bytes: larger ones are data.
-const TEXT_BYTES_MAX: u64 = 4 << 20;
-
-struct File {
-    /// From the root, with slashes.
-    path: String,
-    text: String,
+/// The code of each line of a file, with its number: without comments, as far as a line shows them.
+fn code(file: &File) -> impl Iterator<Item = (usize, &str)> {
+    let lines = file.text.lines().enumerate();
+    lines.map(|(at, line)| (at + 1, line.split_once("//").map_or(line, |(code, _)| code)))
 }
 
-impl File {
-    fn is_rust(&self) -> bool {
-        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
-    }
-
-    fn is_test(&self) -> bool {
-        let folder = |part: &str| matches!(part, "tests" | "benches" | "examples");
-        self.path.split('/').any(folder) || self.path.ends_with("/tests.rs") || self.path.ends_with("/testing.rs")
-    }
-
-    /// The code of each line, with its number: without comments, as far as a line shows them.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().enumerate();
-        lines.map(|(at, line)| (at + 1, line.split_once("//").map_or(line, |(code, _)| code)))
-    }
-
-    fn room(&self) -> Option<&str> {
-        let rest = self.path.strip_prefix("messaging/src/")?;
-        let room = rest.split(['/', '.']).next()?;
-        ROOMS.contains(&room).then_some(room)
-    }
-}
-
-fn root() -> PathBuf {
-    // At run time, so that the rules can be tried on another tree.
-    let spine = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    spine.parent().expect("the spine stands in the workspace").to_owned()
-}
-
-/// Every text file of the workspace, without what builds leave behind.
-fn files() -> Vec<File> {
-    let root = root();
-    let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder of ours is readable") {
-            let entry = entry.expect("a folder of ours is readable");
-            let (path, kind) = (entry.path(), entry.file_type().expect("an entry has a type"));
-            let name = entry.file_name();
-            if kind.is_dir() {
-                if name != "target" && name != ".git" {
-                    folders.push(path);
-                }
-                continue;
-            }
-            // In a second work tree `.git` is a file.
-            if !kind.is_file() || name == ".git" || entry.metadata().is_ok_and(|meta| meta.len() > TEXT_BYTES_MAX) {
-                continue;
-            }
-            let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let path = path.strip_prefix(&root).expect("found below the root").to_string_lossy().replace('\\', "/");
-            found.push(File { path, text });
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(found.iter().any(|file| file.path == "messaging/src/lib.rs"), "the sources were not found below {}", root.display());
-    found
-}
-
-fn sources() -> Vec<File> {
-    files().into_iter().filter(File::is_rust).collect()
-}
-
-/// Fails with one line per breach.
-#[track_caller]
-fn none(rule: &str, breaches: &[String]) {
-    assert!(breaches.is_empty(), "{rule}:\n  {}", breaches.join("\n  "));
+/// The room of the spine that a file stands in.
+fn room(file: &File) -> Option<&str> {
+    let rest = file.path.strip_prefix("messaging/src/")?;
+    let room = rest.split(['/', '.']).next()?;
+    ROOMS.contains(&room).then_some(room)
 }
 
 /// Whether a line names a word as a whole: `router::` is not in `my_router::`, nor in `self::router::`.
@@ -180,7 +119,7 @@ fn files_have_one_subject_and_an_end() {
 fn nothing_is_unbounded_or_left_for_later() {
     let mut breaches = Vec::new();
     for file in &sources() {
-        for (at, line) in file.code() {
+        for (at, line) in code(file) {
             for (word, reason) in BANNED {
                 if line.contains(word) {
                     breaches.push(format!("{}:{at}: {word} ({reason})", file.path));
@@ -199,7 +138,7 @@ fn time_comes_from_the_clock() {
         if CLOCKS.iter().any(allowed) {
             continue;
         }
-        for (at, line) in file.code() {
+        for (at, line) in code(file) {
             if line.contains("Instant::now") || line.contains("SystemTime::now") {
                 breaches.push(format!("{}:{at}: take a `Clock`, or name the file in CLOCKS with its reason", file.path));
             }
@@ -226,7 +165,7 @@ fn imports_point_one_way() {
                 continue; // A binary and a package of tests: the manifests above say all, and modules may have these names.
             }
             for file in files.iter().filter(|file| file.is_rust() && file.path.starts_with(&format!("{of}/"))) {
-                for (at, line) in file.code() {
+                for (at, line) in code(file) {
                     if names(line, &format!("{other}::")) || line.trim_start().starts_with(&format!("use {other};")) {
                         breaches.push(format!("{}:{at}: {of} names {other}", file.path));
                     }
@@ -241,8 +180,8 @@ fn imports_point_one_way() {
 fn rooms_of_the_spine_do_not_know_each_other() {
     let mut breaches = Vec::new();
     for file in &sources() {
-        let Some(room) = file.room() else { continue };
-        for (at, line) in file.code() {
+        let Some(room) = room(file) else { continue };
+        for (at, line) in code(file) {
             if line.contains("crate::{") {
                 breaches.push(format!("{}:{at}: write one path per line, so that rooms can be told apart", file.path));
             }
@@ -286,10 +225,10 @@ fn the_rules_see_what_they_look_for() {
     assert!(names("use attic::chest;", "attic::") && names("    let chest = attic::chest();", "attic::"));
     assert!(!names("my_attic::x", "attic::") && !names("crate::attic::x", "attic::") && !names("\"attic::x\"", "attic::"));
     let file = File { path: "messaging/src/store/embedded/mod.rs".into(), text: "a // b\nc".into() };
-    assert_eq!(file.code().collect::<Vec<_>>(), [(1, "a "), (2, "c")]);
-    assert_eq!(file.room(), Some("store"));
+    assert_eq!(code(&file).collect::<Vec<_>>(), [(1, "a "), (2, "c")]);
+    assert_eq!(room(&file), Some("store"));
     assert!(!file.is_test() && file.is_rust());
     assert!(File { path: "router/src/egress/tests/mod.rs".into(), text: String::new() }.is_test());
-    assert_eq!(File { path: "messaging/src/log.rs".into(), text: String::new() }.room(), Some("log"));
-    assert_eq!(File { path: "messaging/src/clock.rs".into(), text: String::new() }.room(), None);
+    assert_eq!(room(&File { path: "messaging/src/log.rs".into(), text: String::new() }), Some("log"));
+    assert_eq!(room(&File { path: "messaging/src/clock.rs".into(), text: String::new() }), None);
 }

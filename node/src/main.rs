@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use args::{Cli, Command, DevArgs, ServeArgs};
 use clap::Parser;
+use messaging::clock::{Clock, SystemClock};
 use messaging::config::Config;
 use messaging::metrics::{self, RunMode};
 
@@ -60,6 +61,8 @@ fn load(mode: RunMode, file: Option<&Path>, overrides: &[(String, String)]) -> R
     match Config::load(mode, file, std::env::vars(), overrides) {
         Ok(loaded) => {
             metrics::CONFIG_LAST_RELOAD_SUCCESSFUL.at([]).set(1.0);
+            let now = SystemClock::default().now().as_micros() as f64 / 1_000_000.0;
+            metrics::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS.at([]).set(now);
             Ok(loaded.config)
         }
         Err(errors) => {

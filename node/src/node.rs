@@ -27,6 +27,8 @@ use crate::media;
 const TAIL_LINES: usize = 1024;
 /// How often a process looks whether the directory changed.
 const DIRECTORY_POLL: Duration = Duration::from_secs(1);
+/// Exit code of a process whose drain took longer than `drain.total`.
+const DRAIN_TOTAL_OVER: i32 = 124;
 /// How often histograms are drained and gauges set.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -69,7 +71,7 @@ impl Node {
     /// Binds the ports, opens the backends, and makes the first key where there is none. Nothing is served yet.
     pub async fn build(config: Config, data_dir: &Path, exporter: Arc<Exporter>) -> anyhow::Result<Self> {
         let public = config.has_role(Role::Gateway).then_some(config.listen.public);
-        let listeners = gateway::Listeners::bind(public, Some(config.listen.admin), cores())
+        let listeners = gateway::Listeners::bind(public, Some(config.listen.admin), cores(), config.listen.reuse_port)
             .context("a listener cannot be bound: is another process on the port? (listen.public, listen.admin)")?;
         std::fs::create_dir_all(data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
         let keyring = Keyring::from_root(&root_secret(&config.auth.key_pepper)?);
@@ -156,6 +158,7 @@ impl Node {
             signals().await;
             std::process::exit(130);
         });
+        end_after(self.config.drain.total);
         let _ = stop.send(());
         match serving.await {
             Ok(Ok(())) => {}
@@ -300,6 +303,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
         api_per_key: config.limits.api_per_key,
         api_burst: config.limits.burst,
         idempotency_ttl: config.retention.idempotency,
+        access_log_sample: config.telemetry.access_log_sample,
     }
 }
 
@@ -338,6 +342,7 @@ fn admin_parts(
         }),
         tail: Some(Arc::new(move || Box::pin(lines(tail.subscribe())) as gateway::TailLines)),
         drain: Some(Arc::new(move || drain.notify_one())),
+        log_filter: crate::logging::filter().map(|filter| filter as Arc<dyn gateway::LogFilter>),
         ready: Vec::new(),
     }
 }
@@ -359,6 +364,7 @@ fn lines(receiver: broadcast::Receiver<router::plan::TailLine>) -> impl futures_
 async fn watch(keeper: DirectoryKeeper, exporter: Arc<Exporter>, log: Arc<dyn Log>, store: Arc<dyn Store>) {
     let mut poll = tokio::time::interval(DIRECTORY_POLL);
     let mut upkeep = tokio::time::interval(UPKEEP);
+    let mut busy = Busy::default();
     loop {
         tokio::select! {
             _ = poll.tick() => {
@@ -376,9 +382,34 @@ async fn watch(keeper: DirectoryKeeper, exporter: Arc<Exporter>, log: Arc<dyn Lo
                 metrics::STORE_DISK_USAGE_BYTES.at([metrics::DiskComponent::Store.index()]).set(store_used as f64);
                 metrics::STORE_DISK_LIMIT_BYTES.at([]).set((log_limit + store_limit) as f64);
                 count_accounts(&keeper);
+                busy = count_runtime(busy);
             }
         }
     }
+}
+
+/// What the runtime's workers had worked at the last look.
+#[derive(Default)]
+struct Busy {
+    total: Duration,
+    at: Option<tokio::time::Instant>,
+}
+
+/// Sets the runtime's gauges.
+fn count_runtime(last: Busy) -> Busy {
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let main = metrics::Runtime::Main.index();
+    let workers = runtime.num_workers();
+    let total = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker)).sum::<Duration>();
+    let now = tokio::time::Instant::now();
+    if let Some(at) = last.at {
+        let passed = (now - at).as_secs_f64() * workers as f64;
+        let ratio = total.saturating_sub(last.total).as_secs_f64() / passed.max(f64::MIN_POSITIVE);
+        metrics::RUNTIME_BUSY_RATIO.at([main]).set(ratio.min(1.0));
+    }
+    metrics::RUNTIME_TASKS_ALIVE.at([main]).set(runtime.num_alive_tasks() as f64);
+    metrics::RUNTIME_QUEUE_TASKS.at([main]).set(runtime.global_queue_depth() as f64);
+    Busy { total, at: Some(now) }
 }
 
 /// Sets the accounts' gauges.
@@ -391,6 +422,19 @@ fn count_accounts(keeper: &DirectoryKeeper) {
         for (state, count) in states.iter().enumerate() {
             metrics::PLATFORM_ACCOUNTS.at([channel, state]).set(f64::from(*count));
         }
+    }
+}
+
+/// Ends the process after `drain.total`, whatever still runs: what was accepted is on the log, and comes again at the next start. A thread
+/// of its own, because a runtime that stands still would not get to it.
+fn end_after(total: Duration) {
+    let watch = std::thread::Builder::new().name("drain-total".to_owned()).spawn(move || {
+        std::thread::sleep(total);
+        tracing::error!(total_s = total.as_secs_f64(), "drain.total is over, the process ends although something still runs");
+        std::process::exit(DRAIN_TOTAL_OVER);
+    });
+    if let Err(error) = watch {
+        tracing::warn!(%error, "drain.total is not watched");
     }
 }
 

@@ -12,7 +12,7 @@ use messaging::metrics;
 
 use crate::egress::{CallError, ErrorKind, Sent};
 use crate::lane::{Lane, LeaseClock};
-use crate::plan::{Delivery, TailLine, Task, TaskEnd, Work};
+use crate::plan::{Delivery, Destination, TailLine, Task, TaskEnd, Work};
 
 /// How long a paused endpoint's deliveries wait before it is looked at again.
 const PAUSED_LOOK: Duration = Duration::from_secs(5);
@@ -97,17 +97,29 @@ fn note(lane: &Lane, task: &Task, end: TaskEnd, now: Timestamp) -> TaskEnd {
     match end {
         TaskEnd::Delivered => {
             health.breaker.record(now, true);
-            health.failing_since = None;
+            if health.failing_since.take().is_some() {
+                note_failing(lane, false);
+            }
             end
         }
         TaskEnd::DeliveryFailed { after, .. } => {
             health.breaker.record(now, false);
+            if health.failing_since.is_none() {
+                note_failing(lane, true);
+            }
             let first = if task.parked_at == Timestamp::ZERO { now } else { task.parked_at };
             let since = *health.failing_since.get_or_insert(first);
             let disable = now.since(since) >= lane.parts.webhooks.disable_after;
             TaskEnd::DeliveryFailed { after, disable }
         }
         TaskEnd::EndpointGone | TaskEnd::Judged { .. } | TaskEnd::Deferred { .. } | TaskEnd::Withdrawn | TaskEnd::Panicked => end,
+    }
+}
+
+fn note_failing(lane: &Lane, failed: bool) {
+    match lane.destination {
+        Destination::Endpoint(endpoint) => lane.parts.failing.note(endpoint, failed),
+        Destination::Account(_) => {}
     }
 }
 

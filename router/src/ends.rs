@@ -414,7 +414,7 @@ async fn stop_endpoint(keeper: DirectoryKeeper, endpoint: EndpointId, reason: &'
 
 fn report(changed: Result<(), ChangeError<()>>, id: &str, what: &str) {
     match changed {
-        Ok(()) => tracing::warn!(id, what),
+        Ok(()) => tracing::warn!(endpoint = id, "{what}"),
         Err(ChangeError::Refused(())) => {}
         Err(ChangeError::Store(error)) => tracing::error!(id, %error, "directory not changed"),
     }

@@ -91,6 +91,11 @@ impl Flows {
         self.flows.get(&key).into_iter().flatten().map(|pending| &pending.task)
     }
 
+    /// Every task in memory, and whether it is the head of its flow.
+    pub fn all(&self) -> impl Iterator<Item = (&Task, bool)> {
+        self.flows.values().flat_map(|flow| flow.iter().enumerate().map(|(at, pending)| (&pending.task, at == 0)))
+    }
+
     /// Takes the head away. Says whether another follows.
     pub fn pop(&mut self, key: FlowKey) -> (Option<Pending>, bool) {
         let Some(flow) = self.flows.get_mut(&key) else { return (None, false) };

@@ -347,6 +347,24 @@ impl Later {
         waiting.map(|queue| queue.next).min().unwrap_or(Timestamp::MAX).min(timer).min(cap)
     }
 
+    /// By destination, how many entries wait that are not at their lane, and when the oldest was accepted; as far as they are indexed.
+    pub fn waits(&self) -> impl Iterator<Item = ([u8; 16], usize, Option<Timestamp>)> {
+        self.queues.iter().map(|(destination, queue)| {
+            let oldest = queue.window.front().map(|entry| entry.row.accepted_at);
+            (*destination, queue.window.len() - queue.in_flight, oldest)
+        })
+    }
+
+    /// Scheduled sends, as far as they are indexed.
+    pub fn scheduled(&self) -> impl Iterator<Item = &LaterRow> {
+        self.timers.values().filter(|row| matches!(row.what, LaterWork::Scheduled(..)))
+    }
+
+    /// Conversations that have an entry, as far as they are indexed.
+    pub fn conversations(&self) -> usize {
+        self.queues.values().map(|queue| queue.conversations.len()).sum()
+    }
+
     /// Entries that wait, as far as they are indexed.
     pub fn len(&self) -> usize {
         self.queues.values().map(|queue| queue.window.len()).sum()

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub mod breaker;
+pub mod census;
 pub mod crowd;
 pub mod decide;
 pub mod delivery;
@@ -117,8 +118,11 @@ impl Router {
     /// Starts on the current runtime.
     pub fn start(parts: Parts, options: Options) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let lag = tokio::spawn(watch_lag(parts.log.clone(), parts.clock.clone()));
-        let running = tokio::spawn(run(parts, options, stopped));
+        let census = Arc::new(census::Census::default());
+        let failing = Arc::new(lane::Failing::default());
+        let seen = Seen { log: parts.log.clone(), clock: parts.clock.clone(), keeper: parts.keeper.clone(), census, failing };
+        let running = tokio::spawn(run(parts, options, seen.clone(), stopped));
+        let lag = tokio::spawn(watch(seen));
         Self { stop, running, lag }
     }
 
@@ -132,7 +136,7 @@ impl Router {
     }
 }
 
-async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>) {
+async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Receiver<bool>) {
     let channels = Arc::new(parts.channels);
     let lanes = Lanes::new(LaneParts {
         door: parts.door,
@@ -144,6 +148,7 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
         webhooks: options.webhooks.clone(),
         media: parts.media.clone(),
         tail: parts.tail,
+        failing: seen.failing,
     });
     let commits = Arc::new(Commits::default());
     // Dropped at the end, which ends its tasks.
@@ -161,6 +166,7 @@ async fn run(parts: Parts, options: Options, mut stopped: watch::Receiver<bool>)
         media,
         options: Arc::new(options.clone()),
         commits: commits.clone(),
+        census: seen.census,
     };
     let committer = tokio::spawn(commit_now_and_then(
         parts.store.clone(),
@@ -307,10 +313,25 @@ async fn commit(store: &Arc<dyn Store>, log: &Arc<dyn Log>, commits: &Commits, c
 /// Partitions that the lag gauges show.
 const PARTITIONS_SHOWN: usize = 32;
 
-/// Shows how far behind the shards are.
-async fn watch_lag(log: Arc<dyn Log>, clock: SharedClock) {
+/// What the gauges are made of.
+#[derive(Clone)]
+struct Seen {
+    log: Arc<dyn Log>,
+    clock: SharedClock,
+    keeper: DirectoryKeeper,
+    census: Arc<census::Census>,
+    failing: Arc<lane::Failing>,
+}
+
+/// Shows how far behind the shards are, what they hold, and how the endpoints do.
+async fn watch(seen: Seen) {
+    let Seen { log, clock, keeper, census, failing } = seen;
+    let mut endpoints = census::Endpoints::default();
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
+        census.show();
+        let directory = keeper.shared().load_full();
+        endpoints.show(&directory, &failing.of(&directory));
         let now = clock.now();
         for lag in log.lag() {
             let topic = lag.topic.index();

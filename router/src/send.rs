@@ -92,6 +92,10 @@ pub async fn attempt(lane: &Lane, task: &Task, ticket: u64, owner: &mpsc::Sender
         return TaskEnd::Withdrawn;
     }
     let started = lane.parts.clock.now();
+    if task.attempts == 0 && sending.command.not_before.is_none() {
+        let waited = started.since(task.accepted_at).as_secs_f64();
+        metrics::PLATFORM_THROTTLE_WAIT_SECONDS.at([account.channel.index()]).record(waited);
+    }
     let mut holds = Vec::new();
     let verdict = match outbound {
         Outbound::Http(request) => match lane.call(request, settings.timeout, ANSWER_MAX).await {
@@ -177,7 +181,11 @@ fn feed_back(lane: &Lane, task: &Task, sending: &Sending, account: &Account, ver
         Verdict::RetryLater { .. } => Some(false),
     };
     if let Some(good) = good {
-        lane.health.lock().expect("no holder of the health panics").breaker.record(now, good);
+        let moved = lane.health.lock().expect("no holder of the health panics").breaker.record(now, good);
+        if let Some(opened) = moved {
+            let to = if opened { metrics::CircuitState::Open } else { metrics::CircuitState::Closed };
+            metrics::PLATFORM_CIRCUIT_TRANSITIONS.at([account.channel.index(), to.index()]).increment(1);
+        }
     }
 }
 

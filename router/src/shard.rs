@@ -25,6 +25,7 @@ use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, LeaseOn, Queue
 use messaging::tenant::Tenant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::census::{self, Census, Holdings};
 use crate::crowd::{self, Intake};
 use crate::decide::{self, Parsed};
 use crate::desk::{Desk, States, Unfit, World, count};
@@ -37,6 +38,7 @@ use crate::progress::{Place, Prefix, Progress, Slot};
 use crate::{Options, ends};
 
 mod commits;
+mod count;
 mod durable;
 mod lease;
 mod load;
@@ -103,6 +105,8 @@ pub struct ShardParts {
     pub options: Arc<Options>,
     /// Where finished prefixes are gathered.
     pub commits: Arc<Commits>,
+    /// Where the shard says what it holds.
+    pub census: Arc<Census>,
 }
 
 /// What a shard is told to do.
@@ -157,6 +161,9 @@ pub struct Shard<'a> {
     newest_log_time: Timestamp,
     /// When the inbound record that was taken last had been appended.
     inbound_at: Timestamp,
+    /// Time that went into steps since the last report to the census, and when that was.
+    busy: Duration,
+    reported_at: Duration,
 }
 
 impl<'a> Shard<'a> {
@@ -177,6 +184,7 @@ impl<'a> Shard<'a> {
         if let Err(error) = self.parts.store.release(self.lease).await {
             tracing::warn!(shard = self.id, %error, "lease not given back, it runs out by itself");
         }
+        self.parts.census.forget(self.id);
         if ended.is_err() {
             return Ended::Unleased;
         }
@@ -216,6 +224,7 @@ impl<'a> Shard<'a> {
             self.renew().await?;
             let entries = if takes { self.take_records(intake).await } else { Vec::new() };
             self.step(entries, messages).await?;
+            self.report();
         }
     }
 
@@ -268,6 +277,14 @@ impl<'a> Shard<'a> {
                 match self.reader.take(topic, max).await {
                     Ok(entries) => {
                         metrics::LOG_CONSUMED_RECORDS.at([topic.index(), 0]).increment(entries.len() as u64);
+                        if let Some(oldest) = entries.first() {
+                            let direction = match topic {
+                                Topic::Inbound => metrics::Direction::Inbound,
+                                Topic::Outbound | Topic::Bulk => metrics::Direction::Outbound,
+                            };
+                            let waited = self.parts.clock.now().since(oldest.appended_at).as_secs_f64();
+                            metrics::ROUTER_QUEUE_DURATION_SECONDS.at([direction.index()]).record(waited);
+                        }
                         batch.extend(entries.into_iter().map(|entry| (topic, entry)));
                     }
                     Err(error) => {
@@ -409,7 +426,9 @@ impl<'a> Shard<'a> {
         self.offer_all(offers, now).await?;
         self.note_progress();
         self.evict();
-        metrics::ROUTER_PROCESS_DURATION_SECONDS.at([0]).record(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.busy += took;
+        metrics::ROUTER_PROCESS_DURATION_SECONDS.at([0]).record(took.as_secs_f64());
         self.read_on(now).await;
         Ok(())
     }

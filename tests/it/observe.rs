@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use bench::http::Client;
+use messaging::clock::Clock;
 use system_tests::{PHONE, Setup, System, binary};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,6 +60,130 @@ async fn logs_hold_no_personal_data() {
             let found = log.lines().find(|line| line.contains(canary));
             assert_eq!(found, None, "{log_filter}: the log holds {canary}");
         }
+    }
+}
+
+/// Families that move only where something breaks, or where another backend works: the test that moves each, or why none can.
+const MOVED_ELSEWHERE: &[(&str, &str)] = &[
+    ("trunkline_lost_records_total", "must stay 0: the end of every test asks for it"),
+    ("trunkline_panics_total", "router/tests: planted panics"),
+    ("trunkline_http_shed_total", "tests/it/bad_input.rs: bodies that come too slowly"),
+    ("trunkline_draining", "the process ends right after"),
+    ("trunkline_log_spool_records", "tests/cluster: kafka_away"),
+    ("trunkline_log_producer_queue_records", "a queue that is empty whenever it is looked at: bench"),
+    ("trunkline_log_rebalances_total", "tests/cluster: routers come and go"),
+    ("trunkline_log_errors_total", "messaging: the embedded log's and Kafka's tests of faults"),
+    ("trunkline_router_holds_total", "router/src/crowd.rs: a crowded endpoint"),
+    ("trunkline_platform_circuit_transitions_total", "router/src/breaker.rs, and whichever platform is down for long"),
+    ("trunkline_platform_credential_expiry_timestamp_seconds", "tests/it/tiktok.rs: tokens that end"),
+    ("trunkline_account_works", "tests/it/discord.rs: a connection"),
+    ("trunkline_account_work_ends_total", "tests/it/discord.rs: a connection that ends"),
+    ("trunkline_media_bytes_total", "tests/it/media.rs"),
+    ("trunkline_media_failures_total", "tests/it/media/hostile.rs"),
+    ("trunkline_media_stored_bytes", "tests/it/media.rs"),
+    ("trunkline_dead_letters_total", "tests/it/bad_input.rs"),
+    ("trunkline_ratelimit_degraded", "messaging/tests/limit_redis: outages"),
+    ("trunkline_store_retries_total", "messaging/tests/store_scylla: a node that is away"),
+    ("trunkline_store_expired_rows_total", "messaging/src/store/embedded/tests/retention.rs"),
+    ("trunkline_store_requests_in_flight", "requests end faster than they are looked at"),
+    ("trunkline_store_fsync_duration_seconds", "the embedded log's only"),
+    ("trunkline_log_consumer_lag_records", "records are read faster than they are looked at: bench"),
+    ("trunkline_log_consumer_lag_seconds", "records are read faster than they are looked at: bench"),
+    ("trunkline_runtime_queue_tasks", "tasks run faster than they are looked at: bench"),
+];
+
+/// A family that never moves is a zero that lies. A busy system moves all but a few, and each of those has its reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_family_moves() {
+    let system = System::start().await;
+    system.whatsapp.customer_writes(PHONE, "hi").await;
+    system.event("message.received", |_| true).await;
+    let id = system.send(system.text(PHONE, "x")).await;
+    system.until_status(&id, "read").await;
+    // Twice the same, a refusal, a wrong signature, a request without a key, a batch, an endpoint that fails, a scheduled send.
+    let body = system.text(PHONE, "once").to_string();
+    for _ in 0..2 {
+        system.call("POST", "/v1/messages", &[("idempotency-key", "k-1")], &body).await;
+    }
+    system.call("POST", "/v1/messages", &[], &system.text("15559999", "never wrote").to_string()).await;
+    let client = Client::new(Duration::from_secs(10));
+    let hook = system.hook("whatsapp", &system.wa_account);
+    let forged = client.post(&hook, &[("x-hub-signature-256", "sha256=00")], "{}").await.expect("an answer");
+    assert_eq!(forged.status, 403);
+    system.inbox.down().await;
+    system.whatsapp.customer_writes(PHONE, "the endpoint is down").await;
+    let later = system.clock.now().plus(Duration::from_secs(3600)).to_string();
+    let mut scheduled = system.text(PHONE, "later");
+    scheduled["send_at"] = later.into();
+    system.call("POST", "/v1/messages", &[], &scheduled.to_string()).await;
+    // One person may get so many at once, and then one every six seconds: the others wait.
+    for _ in 0..60 {
+        system.send(system.text(PHONE, "too many")).await;
+    }
+    let mut missing = Vec::new();
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        system.whatsapp.customer_writes(PHONE, "again").await;
+        let text = String::from_utf8(system.admin("/metrics").await.body.to_vec()).unwrap();
+        missing = unmoved(&text);
+        if missing.is_empty() {
+            break;
+        }
+    }
+    assert!(missing.is_empty(), "these never moved: {missing:#?}");
+}
+
+/// Families all of whose samples are 0, without those that have a reason.
+fn unmoved(exposition: &str) -> Vec<&'static str> {
+    let moved = |name: &str| {
+        exposition.lines().filter(|line| !line.starts_with('#')).any(|line| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            let rest = rest.strip_prefix("_count").unwrap_or(rest);
+            let is_sample = rest.starts_with('{') || rest.starts_with(' ');
+            is_sample && line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok_and(|value| value != 0.0))
+        })
+    };
+    let names = messaging::metrics::FAMILIES.iter().map(|family| family.name());
+    names.filter(|name| !MOVED_ELSEWHERE.iter().any(|(known, _)| known == name) && !moved(name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_changes_the_log_filter_for_a_while() {
+    let system = System::with(Setup { access_log_sample: 1.0, ..Setup::default() }).await;
+    let client = Client::new(Duration::from_secs(10));
+    let filter = async |method: &str, body: &str| {
+        let url = format!("http://{}/admin/log-filter", system.process.admin);
+        let authorization = format!("Bearer {}", system.key);
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        let method = method.parse().expect("a method");
+        let answer = client.send(method, &url, &headers, body.to_owned().into()).await.expect("an answer");
+        (answer.status, serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap_or_default())
+    };
+    let table = [
+        ("GET", "", 200, "info"),
+        ("PUT", r#"{"filter": "info,router=trace", "for": "10m"}"#, 200, "info,router=trace"),
+        ("PUT", r#"{"filter": "info,router"}"#, 422, "info,router=trace"),
+        ("PUT", r#"{"filter": "debug", "for": "25h"}"#, 422, "info,router=trace"),
+        ("DELETE", "", 200, "info"),
+        ("PUT", r#"{"filter": "debug", "for": "1s"}"#, 200, "debug"),
+    ];
+    for (method, body, status, holds) in table {
+        assert_eq!(filter(method, body).await.0, status, "{method} {body}");
+        assert_eq!(filter("GET", "").await.1["filter"], holds, "{method} {body}");
+    }
+    let mut ended = false;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        ended = filter("GET", "").await.1 == serde_json::json!({"filter": "info", "for_s": null});
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "the configured filter holds again by itself");
+    let log = system.process.log();
+    let line = log.lines().find(|line| line.contains("\"target\":\"access\"")).expect("an access line");
+    for member in ["\"route\":", "\"code\":", "\"duration_s\":", "\"request_id\":"] {
+        assert!(line.contains(member), "{member} is missing: {line}");
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Setup {
     pub config: String,
     /// What is logged.
     pub log_filter: &'static str,
+    /// Share of requests that get an access line.
+    pub access_log_sample: f64,
     /// Certificate authorities to trust beside the public ones.
     pub tls_ca_file: Option<PathBuf>,
     /// Gateways and routers as processes of their own, on the real servers; none: one process, on what the run says.
@@ -127,6 +129,7 @@ impl Default for Setup {
             platforms: SimOptions { statuses: fast(), ..SimOptions::default() },
             config: String::new(),
             log_filter: "info",
+            access_log_sample: 0.0,
             tls_ca_file: None,
             split: None,
             backend: None,
@@ -146,12 +149,13 @@ pub fn fast() -> StatusDelays {
 struct Common<'a> {
     backend: &'a Backend,
     log_filter: &'a str,
+    access_log_sample: f64,
     tls_ca_file: &'a str,
     more: &'a str,
 }
 
 fn write_config(dir: &std::path::Path, name: &str, roles: &str, host: IpAddr, common: &Common<'_>) -> PathBuf {
-    let Common { log_filter, tls_ca_file, more, .. } = common;
+    let Common { log_filter, access_log_sample, tls_ca_file, more, .. } = common;
     let dir = dir.display();
     let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
     let config = format!(
@@ -170,6 +174,7 @@ bootstrap_key_file = "{dir}/first-key"
 [telemetry]
 log_format = "json"
 log_filter = "{log_filter}"
+access_log_sample = {access_log_sample:.1}
 [webhooks]
 allow_private = ["127.0.0.0/8", "{nets}"]
 allow_http = true
@@ -213,7 +218,13 @@ impl System {
         let net = setup.net.as_deref();
         let launch = |name: &str, roles: &str| {
             let host = net.map_or(LOOPBACK, |net| net.address(name).into());
-            let common = Common { backend: &backend, log_filter: setup.log_filter, tls_ca_file: &ca, more: &setup.config };
+            let common = Common {
+                backend: &backend,
+                log_filter: setup.log_filter,
+                access_log_sample: setup.access_log_sample,
+                tls_ca_file: &ca,
+                more: &setup.config,
+            };
             let config = write_config(dir.path(), name, roles, host, &common);
             Launch { config, namespace: net.map(|net| net.namespace(name)) }
         };

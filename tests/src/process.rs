@@ -21,7 +21,7 @@ const TELLING: [&str; 8] = [
     "trunkline_log_consumed_records_total",
     "trunkline_log_errors_total",
     "trunkline_log_spool_records",
-    "trunkline_router_shard_queue_records",
+    "trunkline_router_conversations_blocked",
     "trunkline_webhook_pending_deliveries",
     "trunkline_webhook_attempts_total",
 ];

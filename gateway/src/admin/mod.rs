@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, drain. Loopback by default, and never on the public address.
 
 mod first_key;
+mod log_filter;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>, labe
         "/metrics" => (Method::GET, Label::Metrics),
         "/admin/tail" => (Method::GET, Label::Admin),
         "/admin/clock" | "/admin/drain" => (Method::POST, Label::Admin),
+        log_filter::PATH => (log_filter::verb(&head.method), Label::Admin),
         _ => return Err(Problem::not_found()),
     };
     *label = route;
@@ -83,6 +85,12 @@ pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>, labe
             advance_clock(shared, &body)
         }
         "/admin/drain" => Ok(drain(shared)),
+        log_filter::PATH => {
+            let body = body::collect(incoming, BODY_BYTES_MAX, shared.options.http.body_timeout)
+                .await
+                .map_err(|_| Problem::new(Code::Malformed, "the body is too large, too slow or broken off"))?;
+            log_filter::handle(shared, &head.method, &body)
+        }
         _ => Err(Problem::not_found()),
     }
 }

@@ -5,6 +5,7 @@ use messaging::channels;
 use messaging::clock::Timestamp;
 use messaging::content::Content;
 use messaging::directory::{Account, AccountState};
+use messaging::metrics::{self, SendRefusal};
 use messaging::state::Conversation;
 use serde_json::json;
 
@@ -21,8 +22,20 @@ pub(super) fn needs_window(content: &Content) -> bool {
     !matches!(content, Content::Template(_) | Content::Read(_) | Content::Typing(_))
 }
 
+/// Counts what is refused here, as the shard counts what it refuses.
+fn counted<T>(account: &Account, judged: Result<T, (SendRefusal, Problem)>) -> Result<T, Problem> {
+    judged.map_err(|(refusal, problem)| {
+        metrics::SENDS_REFUSED.at([account.channel.index(), refusal.index()]).increment(1);
+        problem
+    })
+}
+
 /// Whether the account sends.
 pub(super) fn account_works(call: &Call<'_>, account: &Account) -> Result<(), Problem> {
+    counted(account, account_state(call, account).map_err(|problem| (SendRefusal::AccountDisabled, problem)))
+}
+
+fn account_state(call: &Call<'_>, account: &Account) -> Result<(), Problem> {
     if !call.shared().parts.channels.contains_key(&account.channel) {
         return Err(Problem::new(Code::AccountDisabled, "the account's channel is off on this node"));
     }
@@ -47,12 +60,17 @@ pub(super) enum Way {
 
 /// Judges a message by the conversation's state; none when the person is not known.
 pub(super) fn judge(call: &Call<'_>, draft: &Draft, account: &Account, state: Option<&Conversation>) -> Result<Way, Problem> {
+    counted(account, way(call, draft, account, state))
+}
+
+fn way(call: &Call<'_>, draft: &Draft, account: &Account, state: Option<&Conversation>) -> Result<Way, (SendRefusal, Problem)> {
     if let Some(state) = state {
         if state.restricted {
-            return Err(Problem::new(Code::Restricted, "the contact's data is restricted"));
+            return Err((SendRefusal::Restricted, Problem::new(Code::Restricted, "the contact's data is restricted")));
         }
         if state.unreachable {
-            return Err(Problem::new(Code::RecipientInvalid, "the recipient blocked the account or left"));
+            let problem = Problem::new(Code::RecipientInvalid, "the recipient blocked the account or left");
+            return Err((SendRefusal::RecipientInvalid, problem));
         }
     }
     let settings = call.shared().parts.channels.get(&account.channel);
@@ -81,5 +99,6 @@ pub(super) fn judge(call: &Call<'_>, draft: &Draft, account: &Account, state: Op
         Some("human_agent") => (NOT_RECENT, "a person of yours may answer for seven days: add \"tag\": \"human_agent\""),
         Some(_) | None => (NOT_RECENT, "wait until the person writes"),
     };
-    Err(Problem::new(Code::WindowClosed, what).with("expires_at", time_or_null(until)).with("fallback", json!({"hint": hint})))
+    let problem = Problem::new(Code::WindowClosed, what).with("expires_at", time_or_null(until)).with("fallback", json!({"hint": hint}));
+    Err((SendRefusal::WindowClosed, problem))
 }

@@ -19,14 +19,19 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds; without a public address for a process that has no gateway, only an admin listener. With port 0 the first socket finds
-    /// a free port and the others share it.
+    /// a free port and the others share it. The threads share the public port among them; another process only with `reuse_port`.
     ///
     /// # Errors
     /// When an address cannot be bound; the message names it.
-    pub fn bind(public: Option<SocketAddr>, admin: Option<SocketAddr>, threads: usize) -> io::Result<Self> {
+    pub fn bind(public: Option<SocketAddr>, admin: Option<SocketAddr>, threads: usize, reuse_port: bool) -> io::Result<Self> {
         let mut sockets = Vec::new();
         let mut public_address = None;
         if let Some(public) = public {
+            if !reuse_port && public.port() != 0 {
+                // A socket that shares with nobody is refused while another process listens. Two that start in the same instant are not
+                // told apart by this; the lock of the data folder does that.
+                drop(listen(public, false)?);
+            }
             let first = listen(public, true)?;
             let address = first.local_addr()?;
             public_address = Some(address);
@@ -73,13 +78,17 @@ mod tests {
     #[test]
     fn port_zero_is_shared_by_all_threads_and_a_taken_port_is_named() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners::bind(Some(any), Some(any), 3).unwrap();
+        let listeners = Listeners::bind(Some(any), Some(any), 3, false).unwrap();
         assert_eq!(listeners.public.len(), 3);
         for socket in &listeners.public {
             assert_eq!(socket.local_addr().ok(), listeners.public_address());
         }
         let taken = listeners.admin_address().unwrap();
-        let error = Listeners::bind(None, Some(taken), 1).unwrap_err();
+        let error = Listeners::bind(None, Some(taken), 1, false).unwrap_err();
         assert!(error.to_string().contains(&taken.to_string()), "{error}");
+        let public = listeners.public_address();
+        let error = Listeners::bind(public, None, 1, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "the public port is one process's: {error}");
+        assert!(Listeners::bind(public, None, 1, true).is_ok(), "unless asked otherwise");
     }
 }

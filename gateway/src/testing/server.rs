@@ -189,7 +189,7 @@ async fn a_drain_announces_finishes_and_closes() {
     fakes.parts.keeper.refresh().await.unwrap();
     crate::admin::first_key(&fakes.parts.keeper, &fakes.parts.keyring, &fakes.parts.clock).await.unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    let listeners = Listeners::bind(Some(any), Some(any), 2).unwrap();
+    let listeners = Listeners::bind(Some(any), Some(any), 2, false).unwrap();
     let (public, admin) = (listeners.public_address().unwrap(), listeners.admin_address().unwrap());
     let drain = Drain { announce: Duration::from_millis(300), requests: Duration::from_secs(5) };
     let gateway = Gateway::new(fakes.parts, Options { drain, ..Options::default() });
@@ -234,7 +234,7 @@ async fn too_many_connections_are_turned_away() {
 async fn the_third_is_turned_away(http: HttpLimits) {
     let fakes = fakes();
     let any = "127.0.0.1:0".parse().unwrap();
-    let listeners = Listeners::bind(Some(any), None, 1).unwrap();
+    let listeners = Listeners::bind(Some(any), None, 1, false).unwrap();
     let public = listeners.public_address().unwrap();
     let options = Options { http, drain: Drain { announce: Duration::ZERO, requests: Duration::from_secs(5) }, ..Options::default() };
     let gateway = Gateway::new(fakes.parts, options);

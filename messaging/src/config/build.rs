@@ -129,11 +129,7 @@ fn auth(from: &mut Reader<'_>, data_dir: Option<&Path>) -> AuthConfig {
         (true, None, None) => SecretSource::Generated,
     };
     let bootstrap: Option<PathBuf> = from.path("auth.bootstrap_key_file");
-    AuthConfig {
-        key_pepper,
-        bootstrap_key_file: bootstrap.or_else(|| keys.map(|keys| keys.join("bootstrap"))),
-        clock_skew: from.duration("auth.clock_skew", Duration::ZERO),
-    }
+    AuthConfig { key_pepper, bootstrap_key_file: bootstrap.or_else(|| keys.map(|keys| keys.join("bootstrap"))) }
 }
 
 fn log(mode: RunMode, from: &mut Reader<'_>) -> LogConfig {
@@ -162,11 +158,9 @@ fn log(mode: RunMode, from: &mut Reader<'_>) -> LogConfig {
 
 fn router(from: &mut Reader<'_>) -> RouterConfig {
     RouterConfig {
-        shard_queue: from.count("router.shard_queue", 1..=1_000_000) as usize,
         max_in_flight_per_shard: from.count("router.max_in_flight_per_shard", 1..=100_000) as usize,
         lease: from.duration("router.lease", SECOND),
         commit_interval: from.duration("router.commit_interval", MILLISECOND),
-        dedup_window: from.duration("router.dedup_window", SECOND),
     }
 }
 
@@ -196,7 +190,6 @@ fn webhooks(from: &mut Reader<'_>) -> WebhooksConfig {
         schedule: from.durations("webhooks.schedule", MAX_ATTEMPTS),
         jitter: from.number("webhooks.jitter", 0.0..=1.0),
         concurrency_per_endpoint: from.count("webhooks.concurrency_per_endpoint", 1..=10_000) as usize,
-        max_pending_per_endpoint: from.count("webhooks.max_pending_per_endpoint", 1..=u32::MAX) as usize,
         disable_after: from.duration("webhooks.disable_after", SECOND),
         max_response: from.size("webhooks.max_response", 0..=16 * MIB) as usize,
         allow_http: from.flag("webhooks.allow_http"),
@@ -272,10 +265,8 @@ fn retention(from: &mut Reader<'_>) -> RetentionConfig {
     RetentionConfig {
         messages: from.duration("retention.messages", SECOND),
         events: from.duration("retention.events", SECOND),
-        attempts: from.duration("retention.attempts", SECOND),
         dead_letters: from.duration("retention.dead_letters", SECOND),
         idempotency: from.duration("retention.idempotency", SECOND),
-        audit: from.duration("retention.audit", SECOND),
     }
 }
 
@@ -331,10 +322,6 @@ fn refuse_combinations(config: &Config, from: &mut Reader<'_>) {
         let message = "`webhooks.allow_http` would send customers' messages over the internet in the clear, and `node.public_url` says that this node is public";
         let help = "take allow_http out; for an endpoint inside your own network, give it a TLS certificate of your own authority";
         from.refuse(&["webhooks.allow_http", "node.public_url"], message, help);
-    }
-    if config.router.dedup_window > config.retention.events {
-        let message = "`router.dedup_window` is longer than `retention.events`: ids would be remembered of events that are gone";
-        from.refuse(&["router.dedup_window", "retention.events"], message, "shorten router.dedup_window, or keep events longer");
     }
     if config.media.max_bytes > config.media.max_total {
         let message = "`media.max` is larger than `media.max_total`: a medium could be allowed that never has room";

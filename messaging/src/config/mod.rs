@@ -214,8 +214,6 @@ pub struct AuthConfig {
     pub key_pepper: SecretSource,
     /// Where the first admin key is written; none: nowhere, it is printed (dev in memory).
     pub bootstrap_key_file: Option<PathBuf>,
-    /// How far the clocks of others may be off.
-    pub clock_skew: Duration,
 }
 
 /// `[log]`.
@@ -244,16 +242,12 @@ pub struct LogConfig {
 /// `[router]`.
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
-    /// Records that wait inside a shard.
-    pub shard_queue: usize,
     /// Records of a shard in work.
     pub max_in_flight_per_shard: usize,
     /// How long a shard's lease holds without renewal.
     pub lease: Duration,
     /// How often positions are written.
     pub commit_interval: Duration,
-    /// How far the memory of recent ids reaches.
-    pub dedup_window: Duration,
 }
 
 /// `[store]`.
@@ -297,8 +291,6 @@ pub struct WebhooksConfig {
     pub jitter: f64,
     /// Attempts at once to an endpoint.
     pub concurrency_per_endpoint: usize,
-    /// Deliveries that may wait for an endpoint.
-    pub max_pending_per_endpoint: usize,
     /// Failing for so long disables an endpoint.
     pub disable_after: Duration,
     /// Bytes of an answer that are read.
@@ -363,14 +355,10 @@ pub struct RetentionConfig {
     pub messages: Duration,
     /// Events in the feed.
     pub events: Duration,
-    /// Attempts.
-    pub attempts: Duration,
     /// Parked items.
     pub dead_letters: Duration,
     /// Idempotency keys.
     pub idempotency: Duration,
-    /// The audit log.
-    pub audit: Duration,
 }
 
 impl RetentionConfig {
@@ -423,6 +411,11 @@ pub struct DevConfig {
     pub inbox: bool,
     /// Whether an admin call may move the clock.
     pub clock_control: bool,
+}
+
+/// What is wrong with a log filter that is given at run time, and how it is written; nothing when it can be used.
+pub fn log_filter_fault(text: &str) -> Option<String> {
+    values::log_filter(text).err().map(|wrong| format!("{text:?} {}; {}", wrong.what, wrong.help))
 }
 
 impl Config {

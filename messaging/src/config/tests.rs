@@ -245,7 +245,6 @@ fn what_is_refused_has_a_way_out() {
         ("webhooks.allow_http", "true", "node.public_url", "https://localhost:8443"),
         ("webhooks.allow_http", "true", "node.public_url", "https://10.0.0.7"),
         ("drain.total", "30s", "drain.router", "5s"),
-        ("router.dedup_window", "31d", "retention.events", "40d"),
         ("http.max_hook_body", "8MiB", "log.max_record", "8MiB"),
         ("log.embedded.max_bytes", "200MiB", "log.embedded.segment", "64MiB"),
         ("dev.clock_control", "true", "node.data_dir", folder.path().to_str().unwrap()),

@@ -1,5 +1,6 @@
 //! The table of families. It is operations.md section 3, without what this build cannot have: traces, per-tenant copies,
-//! a shared budget backend, and poll overruns (which need an unstable build of the runtime).
+//! a shared budget backend, and poll overruns (which need an unstable build of the runtime). A family that nothing sets does not
+//! stand here: `tests/it/observe.rs` asks that every one of them moves.
 
 use metrics::{Counter, Gauge, Histogram};
 
@@ -134,16 +135,12 @@ families! {
         "Age of the oldest record not yet processed; 0 when caught up.",
     LOG_ASSIGNED_PARTITIONS: Gauge = "trunkline_log_assigned_partitions" ["group": ConsumerGroup]
         "Partitions this process owns.",
-    LOG_UNOWNED_PARTITIONS: Gauge = "trunkline_log_unowned_partitions" ["group": ConsumerGroup]
-        "Partitions that no member of a group owns, as this process last saw the group.",
     LOG_REBALANCES: Counter = "trunkline_log_rebalances_total" ["group": ConsumerGroup, "kind": RebalanceKind]
         "Partition assignment changes.",
     LOG_COMMIT_DURATION_SECONDS: Histogram IO = "trunkline_log_commit_duration_seconds" ["group": ConsumerGroup]
         "Time to commit positions.",
     LOG_ERRORS: Counter = "trunkline_log_errors_total" ["operation": LogOperation, "error_type": LogErrorType]
         "Log operations that failed, by bounded error type.",
-    HEARTBEAT_TIMESTAMP_SECONDS: Gauge = "trunkline_heartbeat_timestamp_seconds" ["stage": HeartbeatStage]
-        "Creation time of the newest heartbeat seen at a stage, for the partition where it is oldest.",
 
     // Router shards
     ROUTER_RECORDS: Counter = "trunkline_router_records_total" ["direction": Direction, "channel": ChannelKind, "outcome": Outcome]
@@ -151,25 +148,19 @@ families! {
     ROUTER_PROCESS_DURATION_SECONDS: Histogram IO = "trunkline_router_process_duration_seconds" ["direction": Direction]
         "Time a record spent in router code, queueing left out.",
     ROUTER_QUEUE_DURATION_SECONDS: Histogram E2E = "trunkline_router_queue_duration_seconds" ["direction": Direction]
-        "Time a record waited in a shard queue.",
-    ROUTER_SHARD_QUEUE_RECORDS: Gauge = "trunkline_router_shard_queue_records" ["shard": Partition]
-        "Records waiting in a shard queue.",
+        "Time the oldest record of a step waited on the log before its shard took it.",
     ROUTER_SHARD_BUSY_RATIO: Gauge = "trunkline_router_shard_busy_ratio" ["shard": Partition]
         "Share of time a shard spent working since the previous sample.",
     ROUTER_CONVERSATIONS_BLOCKED: Gauge = "trunkline_router_conversations_blocked" []
-        "Conversations held back so that an earlier message goes first.",
+        "Conversations with deferred work: what comes for them waits behind it, so that an earlier message goes first.",
     ROUTER_HOLDS: Counter = "trunkline_router_holds_total" []
         "Times a shard left inbound records in the log for a moment because an endpoint had too much waiting: it, or this process, is too slow.",
     ROUTER_DUPLICATES: Counter = "trunkline_router_duplicates_total" ["scope": DuplicateScope]
         "Records dropped because they had been seen before.",
-    ROUTER_ORDER_VIOLATIONS: Counter = "trunkline_router_order_violations_total" []
-        "Records that reached a later stage out of conversation order; always 0 in a healthy system.",
     END_TO_END_DURATION_SECONDS: Histogram E2E = "trunkline_end_to_end_duration_seconds" ["direction": Direction, "channel": ChannelKind]
         "Time from durable acceptance to the first success at the far side.",
 
     // Conversations and policy
-    WINDOWS_OPEN: Gauge = "trunkline_windows_open" ["channel": ChannelKind]
-        "Conversations whose reply window is open.",
     WINDOW_TRANSITIONS: Counter = "trunkline_window_transitions_total" ["channel": ChannelKind, "transition": WindowTransition]
         "Reply windows opened, renewed, expired or closed.",
     SENDS_REFUSED: Counter = "trunkline_sends_refused_total" ["channel": ChannelKind, "reason": SendRefusal]
@@ -182,9 +173,9 @@ families! {
     PLATFORM_REQUEST_DURATION_SECONDS: Histogram NET = "trunkline_platform_request_duration_seconds" ["channel": ChannelKind, "operation": PlatformOperation]
         "Duration of one platform API call.",
     PLATFORM_THROTTLE_WAIT_SECONDS: Histogram E2E = "trunkline_platform_throttle_wait_seconds" ["channel": ChannelKind]
-        "Time a message waited for rate-limit tokens before its call.",
+        "Time from a message's acceptance to its first platform call: its queue and the rate limits. Scheduled messages are left out.",
     PLATFORM_PENDING_MESSAGES: Gauge = "trunkline_platform_pending_messages" ["channel": ChannelKind, "state": PendingState]
-        "Outbound messages waiting, by state.",
+        "Outbound messages that this process holds, by state; of a long deferred queue only the part in memory.",
     PLATFORM_OLDEST_PENDING_TIMESTAMP_SECONDS: Gauge = "trunkline_platform_oldest_pending_timestamp_seconds" ["channel": ChannelKind]
         "Acceptance time of the oldest outbound message still waiting; 0 when none waits.",
     PLATFORM_ACCOUNTS: Gauge = "trunkline_platform_accounts" ["channel": ChannelKind, "state": AccountLabel]
@@ -222,7 +213,7 @@ families! {
     WEBHOOK_DELIVERY_AGE_SECONDS: Histogram E2E = "trunkline_webhook_delivery_age_seconds" []
         "Time from durable acceptance of an event to its successful delivery, retries included.",
     WEBHOOK_PENDING_DELIVERIES: Gauge = "trunkline_webhook_pending_deliveries" ["state": DeliveryState]
-        "Deliveries not yet final, by state.",
+        "Deliveries that this process holds, by state; of a long deferred queue only the part in memory.",
     WEBHOOK_OLDEST_PENDING_TIMESTAMP_SECONDS: Gauge = "trunkline_webhook_oldest_pending_timestamp_seconds" []
         "Acceptance time of the oldest delivery not yet final; 0 when none is pending.",
     WEBHOOK_ENDPOINTS: Gauge = "trunkline_webhook_endpoints" ["state": EndpointHealth]
@@ -233,12 +224,8 @@ families! {
         "Connections used for attempts, by reused or newly opened.",
     WEBHOOK_RESPONSE_SIZE_BYTES: Histogram SIZE = "trunkline_webhook_response_size_bytes" []
         "Size of receiver replies read before the cap.",
-    DEAD_LETTERS: Gauge = "trunkline_dead_letters" ["queue": DeadLetterQueue]
-        "Items parked in a dead-letter queue now.",
     DEAD_LETTERS_TOTAL: Counter = "trunkline_dead_letters_total" ["queue": DeadLetterQueue, "reason": DeadLetterReason]
         "Items ever parked in a dead-letter queue.",
-    REPLAYS: Counter = "trunkline_replays_total" ["origin": ReplayOrigin]
-        "Deliveries created by a replay.",
 
     // Limits, store and cache
     RATELIMIT_DECISIONS: Counter = "trunkline_ratelimit_decisions_total" ["scope": BudgetScope, "decision": LimitDecision]
@@ -260,7 +247,7 @@ families! {
     STORE_EXPIRED_ROWS: Counter = "trunkline_store_expired_rows_total" []
         "Rows past their retention that the embedded store took off its disk.",
     STORE_FSYNC_DURATION_SECONDS: Histogram IO = "trunkline_store_fsync_duration_seconds" []
-        "Duration of one flush to disk by the embedded log.",
+        "Duration of one flush to disk by the embedded log or spool.",
     CACHE_REQUESTS: Counter = "trunkline_cache_requests_total" ["cache": CacheName, "result": CacheResult]
         "Cache look-ups, by hit or miss.",
     CACHE_ENTRIES: Gauge = "trunkline_cache_entries" ["cache": CacheName]

@@ -175,9 +175,9 @@ mod tests {
     fn every_label_set_exists_from_the_start_and_counts() {
         let exporter = install();
         exporter.build_info("0.1.0", "unknown", RunMode::Dev);
-        let series = r#"trunkline_replays_total{origin="console"}"#;
+        let series = r#"trunkline_media_failures_total{reason="full"}"#;
         assert_eq!(exporter.value(series), Some(0.0));
-        REPLAYS.at([ReplayOrigin::Console.index()]).increment(2);
+        MEDIA_FAILURES.at([crate::channels::MediaFault::Full.index()]).increment(2);
         assert_eq!(exporter.value(series), Some(2.0));
         assert_eq!(exporter.value(r#"trunkline_build_info{version="0.1.0",revision="unknown",mode="dev"}"#), Some(1.0));
         assert!(exporter.value("process_resident_memory_bytes").is_some_and(|bytes| bytes > 0.0));

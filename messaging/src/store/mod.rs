@@ -23,6 +23,7 @@ use crate::ids::{AccountId, ConversationId, MessageId, PlatformRef, QuarantineId
 use crate::state::FeedPosition;
 
 pub mod embedded;
+mod in_flight;
 pub mod lazy;
 mod retention;
 #[cfg(feature = "scylla")]

@@ -51,6 +51,8 @@ impl<'a> Shard<'a> {
             from_lanes,
             newest_log_time: Timestamp::ZERO,
             inbound_at: Timestamp::ZERO,
+            busy: Duration::ZERO,
+            reported_at: parts.clock.monotonic(),
             parts,
         };
         shard.note_lease(lease, asked_at);

@@ -91,8 +91,18 @@ impl Shard<'_> {
 
     pub(super) async fn fetch_states(&mut self, directory: &Directory, wanted: Vec<(Tenant, ConversationId)>) {
         let mut seen = HashSet::<ConversationId, RandomState>::default();
-        let missing: Vec<_> = wanted.into_iter().filter(|(_, id)| !self.states.contains_key(id) && seen.insert(*id)).collect();
-        metrics::CACHE_REQUESTS.at([0, 1]).increment(missing.len() as u64);
+        let mut hits = 0;
+        let mut missing = Vec::new();
+        for (tenant, id) in wanted {
+            if self.states.contains_key(&id) {
+                hits += 1;
+            } else if seen.insert(id) {
+                missing.push((tenant, id));
+            }
+        }
+        let cache = metrics::CacheName::Conversations.index();
+        metrics::CACHE_REQUESTS.at([cache, metrics::CacheResult::Hit.index()]).increment(hits);
+        metrics::CACHE_REQUESTS.at([cache, metrics::CacheResult::Miss.index()]).increment(missing.len() as u64);
         if missing.is_empty() {
             return;
         }

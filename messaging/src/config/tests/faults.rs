@@ -105,7 +105,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "[telemetry]\notlp_endpoint = \"x\"",
         "`telemetry.otlp_endpoint` cannot be set",
-        "this build writes no traces; use /metrics and GET /v1/messages/{id}/trace",
+        "this build writes no traces; use /metrics, and GET /v1/messages/{id} for one message",
     ),
     ("[compat.meta]\nenabled = true", "`compat` cannot be set", "this build has no compatible APIs of platforms; use /v1"),
     // Combinations.
@@ -129,11 +129,6 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "[drain]\ntotal = \"30s\"",
         "`drain.total` is 30s, but its parts (announce, requests, router) need 45s",
         "set drain.total to at least \"45s\", or shorten a part",
-    ),
-    (
-        "[router]\ndedup_window = \"31d\"",
-        "`router.dedup_window` is longer than `retention.events`: ids would be remembered of events that are gone",
-        "shorten router.dedup_window, or keep events longer",
     ),
     (
         "[node]\npublic_url = \"https://gw.example\"\n[webhooks]\nallow_http = true",

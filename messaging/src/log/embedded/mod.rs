@@ -124,7 +124,7 @@ impl EmbeddedLog {
         }
         let bytes = batch.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(record, _)| record.payload.len()).sum();
         let (done, answer) = oneshot::channel();
-        let call = Call { batch, results, bytes, done };
+        let call = Call { batch, results, since: self.core.clock.monotonic(), bytes, done };
         if self.core.is_full() && !self.core.queue.is_stopping() {
             return Err(call.failed(u64::MAX, AppendError::Full).results);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -21,6 +22,8 @@ pub(super) struct Call {
     pub batch: Vec<NewRecord>,
     /// By place in the batch; `Ok(Position(0))` where the record is still to be written.
     pub results: Results,
+    /// When it came, on the monotonic clock.
+    pub since: Duration,
     /// Payload bytes of the records that are to be written.
     pub bytes: usize,
     /// Where the results go.

@@ -10,7 +10,8 @@ use super::disk::{self, DurableFile, Site};
 use super::format::{self, Group, GroupBuilder, HEADER_BYTES, frame_bytes};
 use super::queue::{Call, PENDING};
 use super::walk::Extent;
-use crate::log::{AppendError, Finished, Fsync, LogError};
+use crate::log::{AppendError, Finished, Fsync, LogError, Topic};
+use crate::metrics::{self, LogErrorType, LogOperation, ProduceOutcome};
 
 /// A group takes no further record beyond this many bytes. A larger record has a group of its own.
 pub(super) const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -58,6 +59,14 @@ impl Call {
     }
 }
 
+/// What became of one topic's records.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    acknowledged: u64,
+    failed: u64,
+    bytes: u64,
+}
+
 /// How much of the work goes into the next group.
 struct Plan {
     bytes: usize,
@@ -103,8 +112,13 @@ impl Writer {
         let group = self.build(&plan);
         let active = self.active.as_ref().expect("a plan with records has room in a segment");
         let offset = group.start - active.extent.base;
+        let began = self.core.clock.monotonic();
         match self.core.disk.write_at(Site::GroupWrite, &active.file, group.bytes(), offset) {
-            Ok(()) => self.publish(&group),
+            Ok(()) => {
+                let took = self.core.clock.monotonic().saturating_sub(began);
+                metrics::STORE_FSYNC_DURATION_SECONDS.at([]).record(took.as_secs_f64());
+                self.publish(&group);
+            }
             Err(error) if disk::is_full(&error) => {
                 tracing::warn!(%error, "no room to write a group of the log, appends are refused until there is");
                 // The next group overwrites what this one left, or `roll` clears it: it never stands before a later group.
@@ -172,7 +186,39 @@ impl Writer {
             self.core.arrivals[shard as usize].notify_one();
         }
         let written = self.work.iter().take_while(|call| call.is_written()).count();
+        self.count(self.work.iter().take(written));
         self.core.queue.answer(self.work.drain(..written));
+    }
+
+    /// Counts calls that are about to be answered.
+    fn count<'c>(&self, calls: impl Iterator<Item = &'c Call>) {
+        let now = self.core.clock.monotonic();
+        let mut tallies = [Tally::default(); Topic::ALL.len()];
+        for call in calls {
+            let mut has = [false; Topic::ALL.len()];
+            for (record, result) in call.batch.iter().zip(&call.results) {
+                let (topic, tally) = (record.topic.index(), &mut tallies[record.topic.index()]);
+                match result {
+                    Ok(_) => {
+                        tally.acknowledged += 1;
+                        tally.bytes += record.payload.len() as u64;
+                    }
+                    Err(_) => tally.failed += 1,
+                }
+                has[topic] = true;
+            }
+            let waited = now.saturating_sub(call.since).as_secs_f64();
+            for topic in Topic::ALL.iter().filter(|topic| has[topic.index()]) {
+                metrics::LOG_PRODUCE_DURATION_SECONDS.at([topic.index()]).record(waited);
+            }
+        }
+        for (topic, tally) in tallies.iter().enumerate() {
+            if tally.acknowledged + tally.failed > 0 {
+                metrics::LOG_PRODUCED_RECORDS.at([topic, ProduceOutcome::Acknowledged.index()]).increment(tally.acknowledged);
+                metrics::LOG_PRODUCED_RECORDS.at([topic, ProduceOutcome::Failed.index()]).increment(tally.failed);
+                metrics::LOG_PRODUCED_BYTES.at([topic]).increment(tally.bytes);
+            }
+        }
     }
 
     fn roll(&mut self) {
@@ -218,6 +264,9 @@ impl Writer {
 
     /// Everything in hand gets an error, but for records that are durable already.
     fn fail_all(&mut self, from: u64, error: AppendError) {
-        self.core.queue.answer(self.work.drain(..).map(|call| call.failed(from, error)));
+        let failed: Vec<Call> = self.work.drain(..).map(|call| call.failed(from, error)).collect();
+        self.count(failed.iter());
+        metrics::LOG_ERRORS.at([LogOperation::Append.index(), LogErrorType::from(&error).index()]).increment(failed.len() as u64);
+        self.core.queue.answer(failed);
     }
 }

@@ -93,14 +93,6 @@ named_enum! {
 CacheName {
     /// Conversation states of the shards.
     Conversations = "conversations",
-    /// Recent ids of the shards.
-    Recent = "recent",
-    /// Idempotency keys of the gateway.
-    Idempotency = "idempotency",
-    /// Resolved addresses of destinations.
-    Dns = "dns",
-    /// Kept connections of destinations.
-    Connections = "connections",
 }
 }
 

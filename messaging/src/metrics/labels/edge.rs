@@ -21,8 +21,6 @@ Component {
     Store = "store",
     /// A snapshot of the directory is loaded and fresh.
     Directory = "directory",
-    /// The installation's keys are loaded.
-    Keys = "keys",
     /// The public listener is bound.
     Gateway = "gateway",
     /// Shards are claimed and their leases held.

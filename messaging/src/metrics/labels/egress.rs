@@ -121,8 +121,6 @@ CircuitState {
     Closed = "closed",
     /// No calls are made.
     Open = "open",
-    /// One call tries.
-    HalfOpen = "half_open",
 }
 }
 
@@ -254,17 +252,5 @@ DeadLetterReason {
     Disabled = "disabled",
     /// Working on it panicked.
     Panicked = "panicked",
-}
-}
-
-named_enum! {
-/// Who asked for a replay.
-ReplayOrigin {
-    /// A call of the API.
-    Api = "api",
-    /// The command line.
-    Cli = "cli",
-    /// The console.
-    Console = "console",
 }
 }

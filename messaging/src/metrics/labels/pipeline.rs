@@ -94,22 +94,6 @@ impl From<&LogError> for LogErrorType {
 }
 
 named_enum! {
-/// Where a heartbeat was seen.
-HeartbeatStage {
-    /// Durable on the log.
-    Appended = "appended",
-    /// Read by its shard.
-    Consumed = "consumed",
-    /// Decided.
-    Routed = "routed",
-    /// Its effect was carried out.
-    Delivered = "delivered",
-    /// In the store.
-    Stored = "stored",
-}
-}
-
-named_enum! {
 /// Which way a message goes.
 Direction {
     /// From a person.

@@ -42,9 +42,11 @@ use self::reader::{POINT_READERS, Partly, Pool, Query, SCANNERS};
 use self::sweep::{Sweep, Sweeper};
 use self::tables::Tables;
 use self::writer::{Command, SyncFn, Writer};
+use super::in_flight::InFlight;
 use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Held, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
+use crate::metrics::{self, StoreOperation, StoreOutcome};
 
 /// Bytes of rows in memory at which they are drained; as much again may be on its way. Less on a small disk.
 const MEMORY_BYTES: u64 = 24 * 1024 * 1024;
@@ -136,6 +138,17 @@ impl EmbeddedStore {
         })
     }
 
+    /// Runs a request and counts it.
+    async fn counted<T>(&self, operation: StoreOperation, request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let began = self.clock.monotonic();
+        let _in_flight = InFlight::begin();
+        let done = request.await;
+        let took = self.clock.monotonic().saturating_sub(began);
+        metrics::STORE_REQUESTS.at([operation.index(), StoreOutcome::of(&done).index()]).increment(1);
+        metrics::STORE_REQUEST_DURATION_SECONDS.at([operation.index()]).record(took.as_secs_f64());
+        done
+    }
+
     /// Hands the writer a command and waits for its reply.
     async fn write<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command) -> Result<T, StoreError> {
         ask(&self.commands, command).await
@@ -151,7 +164,7 @@ async fn ask<Q, T>(queue: &mpsc::Sender<Q>, question: impl FnOnce(oneshot::Sende
 
 impl Store for EmbeddedStore {
     fn read(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Option<Vec<u8>>>, StoreError>> {
-        Box::pin(async move {
+        let read = async move {
             if self.reads.is_closed() {
                 return Err(StoreError::Closed);
             }
@@ -160,15 +173,17 @@ impl Store for EmbeddedStore {
                 return Ok(read.values(&self.expiry.now()));
             }
             ask(&self.reads, |answer| Query::Read { read, answer }).await
-        })
+        };
+        Box::pin(self.counted(StoreOperation::Read, read))
     }
 
     fn scan(&self, scan: Scan, limit: usize) -> BoxFuture<'_, Result<Vec<Found>, StoreError>> {
-        Box::pin(ask(&self.scans, move |answer| Query::Scan { scan, limit, answer }))
+        Box::pin(self.counted(StoreOperation::Scan, ask(&self.scans, move |answer| Query::Scan { scan, limit, answer })))
     }
 
     fn apply(&self, batch: Vec<Write>, durability: Durability) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.write(move |reply| Command::Apply { batch: Arc::new(batch), durability, reply }))
+        let write = self.write(move |reply| Command::Apply { batch: Arc::new(batch), durability, reply });
+        Box::pin(self.counted(StoreOperation::Apply, write))
     }
 
     /// A batch is one frame of the journal, so it is one anyway.
@@ -176,31 +191,33 @@ impl Store for EmbeddedStore {
         if !(held.holds)() {
             return Box::pin(std::future::ready(Err(StoreError::Unheld)));
         }
-        Box::pin(self.write(move |reply| Command::Apply { batch, durability, reply }))
+        Box::pin(self.counted(StoreOperation::Apply, self.write(move |reply| Command::Apply { batch, durability, reply })))
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.write(|reply| Command::Sync { reply }))
+        Box::pin(self.counted(StoreOperation::Sync, self.write(|reply| Command::Sync { reply })))
     }
 
     fn lease(&self, on: LeaseOn, owner: [u8; 16], ttl: Duration) -> BoxFuture<'_, Result<LeaseAnswer, StoreError>> {
-        Box::pin(self.write(move |reply| Command::Lease { on, owner, ttl, reply }))
+        Box::pin(self.counted(StoreOperation::Lease, self.write(move |reply| Command::Lease { on, owner, ttl, reply })))
     }
 
     fn release(&self, lease: Lease) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.write(move |reply| Command::Release { lease, reply }))
+        Box::pin(self.counted(StoreOperation::Release, self.write(move |reply| Command::Release { lease, reply })))
     }
 
     fn directory_version(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async { if self.commands.is_closed() { Err(StoreError::Closed) } else { Ok(*self.version.borrow()) } })
+        let version = async { if self.commands.is_closed() { Err(StoreError::Closed) } else { Ok(*self.version.borrow()) } };
+        Box::pin(self.counted(StoreOperation::DirectoryVersion, version))
     }
 
     fn directory(&self) -> BoxFuture<'_, Result<(u64, DirectoryRows), StoreError>> {
-        Box::pin(ask(&self.scans, |answer| Query::Directory { answer }))
+        Box::pin(self.counted(StoreOperation::Directory, ask(&self.scans, |answer| Query::Directory { answer })))
     }
 
     fn change_directory(&self, expected: u64, changes: Vec<(String, Option<Vec<u8>>)>) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(self.write(move |reply| Command::ChangeDirectory { expected, changes, reply }))
+        let write = self.write(move |reply| Command::ChangeDirectory { expected, changes, reply });
+        Box::pin(self.counted(StoreOperation::ChangeDirectory, write))
     }
 
     fn disk(&self) -> (u64, u64) {

@@ -48,6 +48,7 @@ use self::stamps::Stamps;
 use self::statements::Statements;
 use self::sweep::Held;
 use self::writer::Expiry;
+use super::in_flight::InFlight;
 use super::{DirectoryRows, Durability, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
@@ -125,22 +126,6 @@ impl Inner {
         let took = self.clock.monotonic().saturating_sub(began);
         metrics::STORE_REQUEST_DURATION_SECONDS.at([operation.index()]).record(took.as_secs_f64());
         done.map_err(StoreError::from)
-    }
-}
-
-/// Counts a request as long as it lives: its caller may let go of it.
-struct InFlight;
-
-impl InFlight {
-    fn begin() -> Self {
-        metrics::STORE_REQUESTS_IN_FLIGHT.at([]).increment(1.0);
-        Self
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        metrics::STORE_REQUESTS_IN_FLIGHT.at([]).decrement(1.0);
     }
 }
 
