@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::request::Parts as Head;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
-use messaging::channels::{self, Answer, Channel, ChannelKind, HandshakeReply, Piece, PieceKind, Received, Refusal};
+use messaging::channels::{self, About, Answer, Channel, ChannelKind, HandshakeReply, Piece, PieceKind, Received, Refusal};
 use messaging::clock::Timestamp;
 use messaging::directory::{Account, Directory};
 use messaging::exchange::{HttpRequest, WebhookRequest};
@@ -240,29 +240,45 @@ struct Others<'r> {
     channel: &'static dyn Channel,
     request: &'r WebhookRequest<'r>,
     /// Looked up so far; none: nobody here, or not theirs by their own secrets.
-    found: Vec<(String, Option<&'r Arc<Account>>)>,
+    found: Vec<(About, Option<&'r Arc<Account>>)>,
 }
 
 impl<'r> Others<'r> {
     /// Whose a piece is: the path's account, or one whose own secrets verify the request as well.
     fn owner_of(&mut self, piece: &Piece, of_path: &'r Arc<Account>) -> Option<&'r Arc<Account>> {
-        let Some(identity) = piece.account().filter(|identity| of_path.identity().is_some_and(|own| own != *identity)) else {
-            return Some(of_path);
-        };
-        if let Some((_, known)) = self.found.iter().find(|(of, _)| of == identity) {
+        let Some(subject) = piece.subject().filter(|subject| !is_about(of_path, subject)) else { return Some(of_path) };
+        if let Some((_, known)) = self.found.iter().find(|(of, _)| of == subject) {
             return *known;
         }
         if self.found.len() >= OTHERS_MAX {
             return None;
         }
-        let named = self.directory.accounts_by_identity(self.channel.kind(), identity);
-        // The path's tenant first: it knows best what it has connected.
-        let own = named.iter().filter(|account| account.owner.tenant == of_path.owner.tenant);
-        let strangers = named.iter().filter(|account| account.owner.tenant != of_path.owner.tenant);
-        let mut tried = own.chain(strangers).take(VERIFIED_MAX);
-        let found = tried.find(|account| self.channel.receive(self.request, &account.verifier).is_ok());
-        self.found.push((identity.to_owned(), found));
+        let found = match subject {
+            About::Account(identity) => self.verified(of_path, self.directory.accounts_by_identity(self.channel.kind(), identity).iter()),
+            // Rare: a template's or a business account's own news on the hook of an account that does not belong to it.
+            About::Group(group) => {
+                let kind = self.channel.kind();
+                let named = self.directory.accounts().filter(|account| account.channel == kind && account.group() == Some(group));
+                self.verified(of_path, named)
+            }
+        };
+        self.found.push((subject.clone(), found));
         found
+    }
+
+    /// The first of those named whose own secrets verify the request; the path's tenant first: it knows best what it has connected.
+    fn verified(&self, of_path: &Account, named: impl Iterator<Item = &'r Arc<Account>>) -> Option<&'r Arc<Account>> {
+        let (own, strangers): (Vec<_>, Vec<_>) = named.partition(|account| account.owner.tenant == of_path.owner.tenant);
+        let mut tried = own.into_iter().chain(strangers).take(VERIFIED_MAX);
+        tried.find(|account| self.channel.receive(self.request, &account.verifier).is_ok())
+    }
+}
+
+/// Whether a piece's subject is an account, or what the account belongs to. One that does not say what it is takes what comes.
+fn is_about(account: &Account, subject: &About) -> bool {
+    match subject {
+        About::Account(identity) => account.identity().is_none_or(|own| own == &**identity),
+        About::Group(group) => account.group().is_none_or(|own| own == &**group),
     }
 }
 

@@ -257,6 +257,11 @@ impl Account {
         let name = channels::channel(self.channel).identity()?;
         Some(self.public(name)).filter(|id| !id.is_empty())
     }
+    /// The platform's own id of what it belongs to, where the channel has that and the account says it.
+    pub fn group(&self) -> Option<&str> {
+        let name = channels::channel(self.channel).group()?;
+        Some(self.public(name)).filter(|id| !id.is_empty())
+    }
     /// The present value of a secret, or empty.
     pub fn secret(&self, field: &str) -> &str {
         self.secrets.get(field).map_or("", |pair| pair.current.expose())

@@ -46,7 +46,15 @@ fn rules() -> Vec<Rules> {
     let rules =
         |kind, window, budgets, refusal, signed_for, to, identity| Rules { kind, window, budgets, refusal, signed_for, to, identity };
     vec![
-        rules(K::Whatsapp, Some((24, None, &[])), &[Pair, Account], (1, 168 * HOUR, None, None), None, r#"{"phone":"+15550100"}"#, None),
+        rules(
+            K::Whatsapp,
+            Some((24, None, &[])),
+            &[Pair, Account],
+            (1, 168 * HOUR, None, None),
+            None,
+            r#"{"phone":"+15550100"}"#,
+            Some("phone_number_id"),
+        ),
         rules(K::Telegram, None, &[Pair, Account], (1, 24 * HOUR, None, None), None, r#"{"chat_id":"4711"}"#, None),
         rules(
             K::Messenger,

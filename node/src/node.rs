@@ -372,7 +372,7 @@ async fn watch(keeper: DirectoryKeeper, exporter: Arc<Exporter>, log: Arc<dyn Lo
                     tracing::warn!(%error, "directory not refreshed, the last snapshot stays");
                 }
             }
-            _ = upkeep.tick() => {
+            now = upkeep.tick() => {
                 exporter.upkeep();
                 let (waiting, limit) = log.queue();
                 metrics::LOG_PRODUCER_QUEUE_RECORDS.at([]).set(waiting as f64);
@@ -382,7 +382,7 @@ async fn watch(keeper: DirectoryKeeper, exporter: Arc<Exporter>, log: Arc<dyn Lo
                 metrics::STORE_DISK_USAGE_BYTES.at([metrics::DiskComponent::Store.index()]).set(store_used as f64);
                 metrics::STORE_DISK_LIMIT_BYTES.at([]).set((log_limit + store_limit) as f64);
                 count_accounts(&keeper);
-                busy = count_runtime(busy);
+                busy = count_runtime(busy, now);
             }
         }
     }
@@ -396,12 +396,11 @@ struct Busy {
 }
 
 /// Sets the runtime's gauges.
-fn count_runtime(last: Busy) -> Busy {
+fn count_runtime(last: Busy, now: tokio::time::Instant) -> Busy {
     let runtime = tokio::runtime::Handle::current().metrics();
     let main = metrics::Runtime::Main.index();
     let workers = runtime.num_workers();
     let total = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker)).sum::<Duration>();
-    let now = tokio::time::Instant::now();
     if let Some(at) = last.at {
         let passed = (now - at).as_secs_f64() * workers as f64;
         let ratio = total.saturating_sub(last.total).as_secs_f64() / passed.max(f64::MIN_POSITIVE);

@@ -1,6 +1,7 @@
 //! One hook for all accounts of an app: a piece reaches the account that it names, and only when that account's own secrets
 //! verify the request.
 
+use messaging::channels::{ChannelKind, channel};
 use messaging::ids::AccountId;
 use serde_json::{Value, json};
 
@@ -25,31 +26,154 @@ fn entry(page: &str, person: &str) -> Value {
     json!({"id": page, "time": 1_795_168_800_180u64, "messaging": [event]})
 }
 
+/// What one hook of a platform brings for several accounts.
+struct App {
+    channel: &'static str,
+    /// The members of an account besides its name, with its identity and the app's secret.
+    account: fn(identity: &str, secret: &str) -> Value,
+    /// A body with an event of one person for each of these accounts.
+    body: fn(identities: &[&str]) -> Value,
+    handle: &'static str,
+}
+
+/// Every channel whose body says which account it is about.
+const APPS: &[App] = &[
+    App {
+        channel: "messenger",
+        account: |page, secret| json!({"page_id": page, "access_token": "EAAtoken", "app_secret": secret, "verify_token": "verify-me"}),
+        body: |pages| json!({"object": "page", "entry": pages.iter().map(|page| entry(page, "42")).collect::<Vec<_>>()}),
+        handle: "psid:42",
+    },
+    App {
+        channel: "instagram",
+        account: |id, secret| json!({"instagram_id": id, "access_token": "IGtoken", "app_secret": secret, "verify_token": "verify-me"}),
+        body: |ids| json!({"object": "instagram", "entry": ids.iter().map(|id| entry(id, "42")).collect::<Vec<_>>()}),
+        handle: "igsid:42",
+    },
+    App {
+        channel: "whatsapp",
+        account: number,
+        body: |ids| whatsapp(&ids.iter().map(|id| ("100", text(id))).collect::<Vec<_>>()),
+        handle: "phone:42",
+    },
+];
+
+/// Those whose signature is made otherwise than Meta's: their own tests cover them.
+const ELSEWHERE: &[(&str, &str)] = &[("tiktok", "messaging/tests/tiktok: the body names the account, and the same `Others` judges")];
+
+fn number(id: &str, secret: &str) -> Value {
+    json!({"phone_number_id": id, "business_account_id": "100", "access_token": "EAAtoken", "app_secret": secret, "verify_token": "verify-me"})
+}
+
+/// A change with a text to a number.
+fn text(number: &str) -> Value {
+    let message = json!({"from": "42", "id": format!("wamid.{number}"), "timestamp": "1795168800", "type": "text", "text": {"body": "hi"}});
+    json!({"field": "messages", "value": {"messaging_product": "whatsapp", "messages": [message],
+        "metadata": {"display_phone_number": "1", "phone_number_id": number}, "contacts": [{"wa_id": "42", "profile": {"name": "Ana"}}]}})
+}
+
+fn whatsapp(changes: &[(&str, Value)]) -> Value {
+    let entries: Vec<Value> =
+        changes.iter().map(|(business, change)| json!({"id": business, "time": 1_795_168_800, "changes": [change]})).collect();
+    json!({"object": "whatsapp_business_account", "entry": entries})
+}
+
+async fn account(world: &World, key: &str, app: &App, identity: &str, secret: &str) -> AccountId {
+    let mut body = (app.account)(identity, secret);
+    (body["channel"], body["name"]) = (app.channel.into(), identity.into());
+    let made = world.keyed(key, "POST", "/v1/accounts", &[], body.to_string()).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    made.json()["id"].as_str().unwrap().parse().unwrap()
+}
+
+/// Posts a body to an account's hook, signed by the app; gives the accounts of the records that it made.
+async fn arrive(world: &World, channel: &str, hook: AccountId, body: &Value) -> Vec<AccountId> {
+    let (before, body) = (world.records().len(), body.to_string());
+    let signed = signature(APP_SECRET, body.as_bytes());
+    let headers = [("x-hub-signature-256", signed.as_str())];
+    let answer = world.open("POST", &format!("/hooks/{channel}/{hook}"), &headers, body).await;
+    assert_eq!((answer.status, answer.body.is_empty()), (200, true), "{channel}");
+    world.records()[before..].iter().map(|record| record.account).collect()
+}
+
+#[test]
+fn every_channel_whose_body_names_its_account_is_covered() {
+    for kind in ChannelKind::ALL {
+        let covered = APPS.iter().any(|app| app.channel == kind.name()) || ELSEWHERE.iter().any(|(name, _)| *name == kind.name());
+        assert_eq!(covered, channel(*kind).identity().is_some(), "{}: add its row to APPS", kind.name());
+    }
+}
+
 #[tokio::test]
 async fn pieces_reach_the_account_that_they_name() {
+    for app in APPS {
+        World::run(async |world| {
+            let (key, other, stranger) = (world.key.clone(), tenant(&world, "other").await, tenant(&world, "stranger").await);
+            let first = account(&world, &key, app, "1", APP_SECRET).await;
+            let second = account(&world, &key, app, "2", APP_SECRET).await;
+            // Another tenant that has connected its account through the same app.
+            let third = account(&world, &other, app, "3", APP_SECRET).await;
+            // A tenant that says that an account is its own, without the app's secret.
+            account(&world, &stranger, app, "4", "another-secret").await;
+            account(&world, &stranger, app, "2", "another-secret").await;
+            // All at once, and each by itself, at any hook of the app.
+            let all = (app.body)(&["1", "2", "3", "4", "5"]);
+            assert_eq!(arrive(&world, app.channel, first, &all).await, [first, second, third], "{}", app.channel);
+            for hook in [first, second, third] {
+                for (identity, to) in [("1", Some(first)), ("2", Some(second)), ("3", Some(third)), ("4", None), ("5", None)] {
+                    let records = arrive(&world, app.channel, hook, &(app.body)(&[identity])).await;
+                    assert_eq!(records, to.into_iter().collect::<Vec<_>>(), "{} {identity} at {hook}", app.channel);
+                }
+            }
+            let records = world.records();
+            for record in &records {
+                let conversation = world.keyring.ids().conversation(record.tenant.id(), record.account, app.handle);
+                assert_eq!(record.conversation, conversation, "each in its own account's conversation");
+            }
+            assert_ne!(records[0].tenant.id(), records[2].tenant.id());
+        })
+        .await;
+    }
+}
+
+/// News of a WhatsApp Business Account name no number: an account of that business account takes them.
+#[tokio::test]
+async fn news_without_a_number_reach_their_business_account() {
     World::run(async |world| {
-        let (key, other, stranger) = (world.key.clone(), tenant(&world, "other").await, tenant(&world, "stranger").await);
-        let first = page(&world, &key, "1", APP_SECRET).await;
-        let second = page(&world, &key, "2", APP_SECRET).await;
-        // Another tenant that has connected its page through the same app.
-        let third = page(&world, &other, "3", APP_SECRET).await;
-        // A tenant that says a page is its own, without the app's secret.
-        page(&world, &stranger, "4", "another-secret").await;
-        page(&world, &stranger, "2", "another-secret").await;
-        let entries: Vec<Value> = ["1", "2", "3", "4", "5"].iter().map(|page| entry(page, "42")).collect();
-        let body = json!({"object": "page", "entry": entries}).to_string();
-        let signed = signature(APP_SECRET, body.as_bytes());
-        let headers = [("x-hub-signature-256", signed.as_str())];
-        let answer = world.open("POST", &format!("/hooks/messenger/{first}"), &headers, body).await;
-        assert_eq!((answer.status, answer.body.is_empty()), (200, true));
-        let records = world.records();
-        let accounts: Vec<AccountId> = records.iter().map(|record| record.account).collect();
-        assert_eq!(accounts, [first, second, third]);
-        for record in &records {
-            let conversation = world.keyring.ids().conversation(record.tenant.id(), record.account, "psid:42");
-            assert_eq!(record.conversation, conversation, "each in its own account's conversation");
+        let app = APPS.iter().find(|app| app.channel == "whatsapp").unwrap();
+        let other = tenant(&world, "other").await;
+        let with = async |key: &str, id: &str, business: Option<&str>| {
+            let mut body = number(id, APP_SECRET);
+            (body["channel"], body["name"]) = ("whatsapp".into(), id.into());
+            match business {
+                Some(business) => body["business_account_id"] = business.into(),
+                None => drop(body.as_object_mut().unwrap().remove("business_account_id")),
+            }
+            let made = world.keyed(key, "POST", "/v1/accounts", &[], body.to_string()).await;
+            made.json()["id"].as_str().unwrap().parse::<AccountId>().unwrap()
+        };
+        let first = account(&world, &world.key, app, "1", APP_SECRET).await;
+        let second = with(&other, "2", Some("200")).await;
+        let silent = with(&world.key, "3", None).await;
+        let template = json!({"field": "message_template_status_update", "value": {"event": "APPROVED", "message_template_name": "hi"}});
+        let numbered = json!({"field": "history", "value": {"metadata": {"phone_number_id": "2"}, "history": []}});
+        let table = [
+            ("its own", first, "100", &template, Some(first)),
+            ("another's, of the same app", first, "200", &template, Some(second)),
+            ("back", second, "100", &template, Some(first)),
+            ("nobody's", first, "300", &template, None),
+            ("an account that does not say what it belongs to takes it", silent, "300", &template, Some(silent)),
+            ("a number decides before the business account", first, "100", &numbered, Some(second)),
+        ];
+        for (name, hook, business, change, to) in table {
+            let body = whatsapp(&[(business, change.clone())]);
+            assert_eq!(arrive(&world, "whatsapp", hook, &body).await, to.into_iter().collect::<Vec<_>>(), "{name}");
         }
-        assert_ne!(records[0].tenant.id(), records[2].tenant.id());
+        // Several events in one change, of which each is about the change's number.
+        let mut two = text("2");
+        let message = two["value"]["messages"][0].clone();
+        two["value"]["messages"].as_array_mut().unwrap().push(message);
+        assert_eq!(arrive(&world, "whatsapp", first, &whatsapp(&[("100", two)])).await, [second, second]);
     })
     .await;
 }

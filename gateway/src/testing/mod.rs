@@ -110,6 +110,7 @@ pub(crate) fn channels() -> BTreeMap<ChannelKind, ChannelSettings> {
         (ChannelKind::Whatsapp, "https://graph.example"),
         (ChannelKind::Telegram, "https://telegram.example"),
         (ChannelKind::Messenger, "https://graph.example"),
+        (ChannelKind::Instagram, "https://graph.example"),
         (ChannelKind::Discord, "https://discord.example"),
     ];
     on.map(|(kind, base)| (kind, settings(base))).into()

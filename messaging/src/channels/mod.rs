@@ -36,7 +36,9 @@ pub use media::{FoundMedia, MediaFault, MediaSource, may_fetch};
 pub(crate) use outbound::check_chars;
 pub use outbound::{Fault, Outbound, Outgoing, Unsendable};
 pub use rules::{AccountField, ChannelSettings, Hold, Owner, RefusalCost, Settlement, TagRule, WindowRule};
-pub use webhook::{Answer, ED25519_KEY_BYTES, HandshakeReply, MailVerifier, Malformed, Piece, PieceKind, Received, Refusal, Verifier};
+pub use webhook::{
+    About, Answer, ED25519_KEY_BYTES, HandshakeReply, MailVerifier, Malformed, Piece, PieceKind, Received, Refusal, Verifier,
+};
 pub(crate) use webhook::{any_mac_matches, live_secrets, mac_states};
 
 named_enum! {
@@ -93,6 +95,12 @@ pub trait Channel: Send + Sync {
     /// The public member that is the platform's own id of an account, where one hook of the platform serves several accounts
     /// (a Meta or TikTok app). Pieces then say which (`Piece::account`).
     fn identity(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The public member that is the platform's id of what several accounts belong to (a WhatsApp Business Account), where events name
+    /// it and no account.
+    fn group(&self) -> Option<&'static str> {
         None
     }
 

@@ -184,7 +184,17 @@ pub struct Piece {
     kind: PieceKind,
     body: Bytes,
     unparsable: bool,
-    about: Option<Box<str>>,
+    about: Option<About>,
+}
+
+/// Which account a piece is about, where one hook of the platform serves several: by the platform's ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// The account of this id (`Channel::identity`).
+    Account(Box<str>),
+    /// No account by itself, but what several belong to (`Channel::group`), such as a WhatsApp Business Account: the path's account,
+    /// when it belongs to it, speaks for all of them.
+    Group(Box<str>),
 }
 
 impl Piece {
@@ -197,13 +207,25 @@ impl Piece {
     }
     /// Says which account it is about, by the platform's id of it (`Channel::identity`), where one hook serves several.
     pub(in crate::channels) fn about(mut self, account: &str) -> Self {
-        self.about = Some(account.into());
+        self.about = Some(About::Account(account.into()));
         self
     }
-    /// The platform's id of the account that it is about; none: the account of the path. Another account than the path's gets
-    /// it only when that account's own secrets verify the request as well.
+    /// The same where several cases were told apart before.
+    pub(in crate::channels) fn about_whom(mut self, about: Option<About>) -> Self {
+        self.about = about;
+        self
+    }
+    /// What it is about; none: the account of the path. Another account than the path's gets it only when that account's own secrets
+    /// verify the request as well.
+    pub fn subject(&self) -> Option<&About> {
+        self.about.as_ref()
+    }
+    /// The platform's id of the account that it is about, where it names one.
     pub fn account(&self) -> Option<&str> {
-        self.about.as_deref()
+        match &self.about {
+            Some(About::Account(id)) => Some(id),
+            Some(About::Group(_)) | None => None,
+        }
     }
     /// The same piece with other bytes that say the same.
     pub(in crate::channels) fn with_body(mut self, body: Bytes) -> Self {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::people::Ids;
 use super::wire::{Event, List, Seconds, Str, is_split};
-use crate::channels::PieceKind;
+use crate::channels::{About, PieceKind};
 use crate::content::Handle;
 
 /// What every envelope calls itself.
@@ -51,6 +51,8 @@ struct Envelope<'a, V> {
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "V: Deserialize<'de>"))]
 struct Entry<'a, V> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     time: Option<Seconds>,
     #[serde(borrow)]
     changes: One<Change<'a, V>>,
@@ -112,6 +114,7 @@ fn element<'a, T: Deserialize<'a>, A: MapAccess<'a>>(map: &mut A) -> Result<Opti
 
 /// A change's value with at most one inner event. Written out, so that there is one place for the event and not one per list.
 struct Lists<'a, E> {
+    metadata: Option<&'a RawValue>,
     contacts: Option<&'a RawValue>,
     element: Option<E>,
 }
@@ -125,7 +128,7 @@ impl<'de: 'a, 'a, E: Element<'de>> Deserialize<'de> for Lists<'a, E> {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lists<'a, E>, A::Error> {
-                let mut lists = Lists { contacts: None, element: None };
+                let mut lists = Lists { metadata: None, contacts: None, element: None };
                 while let Some(key) = map.next_key::<Str<'de>>()? {
                     if let Some(list) = List::of_name(&key) {
                         let element = E::only(list, &mut map)?;
@@ -135,6 +138,8 @@ impl<'de: 'a, 'a, E: Element<'de>> Deserialize<'de> for Lists<'a, E> {
                         lists.element = lists.element.or(element);
                     } else if &*key == "contacts" {
                         lists.contacts = map.next_value()?;
+                    } else if &*key == "metadata" {
+                        lists.metadata = map.next_value()?;
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
@@ -158,23 +163,49 @@ pub(super) struct Single<'a> {
     pub element: Option<&'a RawValue>,
 }
 
-/// The key and kind of a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds
+/// The key, kind and subject of a body whose one change holds lists, with exactly one inner event, in one pass. None when it holds
 /// several or is something else.
-pub(super) fn peek(text: &str) -> Option<(Handle, PieceKind)> {
-    let (field, _, lists) = only_change::<Lists<'_, Peeked<'_>>>(text)?;
+pub(super) fn peek(text: &str) -> Option<(Handle, PieceKind, Option<About>)> {
+    let only = only_change::<Lists<'_, Peeked<'_>>>(text)?;
+    let (field, lists) = (only.field, only.value);
     if !is_split(&field) {
         return None;
     }
+    let about = subject(lists.metadata, only.id);
     Some(match lists.element {
-        Some(Peeked::Keyed(handle, kind)) => (handle, kind),
-        Some(Peeked::Open(event)) => (Ids::of(&event, |ids| ids.key_with(lists.contacts)), event.piece_kind(&field)),
-        None => (Handle::account(), Event::Whole.piece_kind(&field)),
+        Some(Peeked::Keyed(handle, kind)) => (handle, kind, about),
+        Some(Peeked::Open(event)) => (Ids::of(&event, |ids| ids.key_with(lists.contacts)), event.piece_kind(&field), about),
+        None => (Handle::account(), Event::Whole.piece_kind(&field), about),
     })
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    phone_number_id: Option<&'a RawValue>,
+}
+
+/// Which number a change is about: the one that its metadata names, else any of the business account that its entry names. What is
+/// neither text nor number names nothing.
+pub(super) fn subject(metadata: Option<&RawValue>, entry_id: Option<&RawValue>) -> Option<About> {
+    let number = metadata.and_then(|raw| serde_json::from_str::<Metadata<'_>>(raw.get()).ok()).and_then(|found| found.phone_number_id);
+    if let Some(id) = number.and_then(id_of) {
+        return Some(About::Account(id));
+    }
+    entry_id.and_then(id_of).map(About::Group)
+}
+
+/// An id, as text or number; `0` is Meta's placeholder in the tests of its dashboard.
+fn id_of(raw: &RawValue) -> Option<Box<str>> {
+    let text = raw.get();
+    let id = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    let is_id = !id.is_empty() && id != "0" && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && id != "null";
+    is_id.then(|| id.into())
 }
 
 /// Reads any body that holds exactly one inner event.
 pub(super) fn single(text: &str) -> Option<Single<'_>> {
-    if let Some((field, sent_at, lists)) = only_change::<Lists<'_, (List, &RawValue)>>(text)
+    if let Some(Only { field, sent_at, value: lists, .. }) = only_change::<Lists<'_, (List, &RawValue)>>(text)
         && is_split(&field)
     {
         let contacts = lists.contacts;
@@ -182,7 +213,7 @@ pub(super) fn single(text: &str) -> Option<Single<'_>> {
         return Some(Single { field, sent_at, contacts, event, element: lists.element.map(|(_, raw)| raw) });
     }
     // The lists of such a change are its own affair and may have any shape.
-    let (field, sent_at, value) = only_change::<&RawValue>(text)?;
+    let Only { field, sent_at, value, .. } = only_change::<&RawValue>(text)?;
     if is_split(&field) {
         return None;
     }
@@ -190,14 +221,22 @@ pub(super) fn single(text: &str) -> Option<Single<'_>> {
     Some(Single { field, sent_at, contacts: None, event, element: None })
 }
 
-fn only_change<'a, V: Deserialize<'a>>(text: &'a str) -> Option<(Str<'a>, Option<Seconds>, V)> {
+/// The one change of an envelope.
+struct Only<'a, V> {
+    id: Option<&'a RawValue>,
+    sent_at: Option<Seconds>,
+    field: Str<'a>,
+    value: V,
+}
+
+fn only_change<'a, V: Deserialize<'a>>(text: &'a str) -> Option<Only<'a, V>> {
     let envelope: Envelope<'a, V> = serde_json::from_str(text).ok()?;
     if &*envelope.object != OBJECT {
         return None;
     }
     let entry = envelope.entry.0?;
     let change = entry.changes.0?;
-    Some((change.field, entry.time, change.value))
+    Some(Only { id: entry.id, sent_at: entry.time, field: change.field, value: change.value })
 }
 
 /// A body with any number of inner events.

@@ -45,6 +45,15 @@ impl Channel for Whatsapp {
         FIELDS
     }
 
+    /// One callback of an app serves all its numbers.
+    fn identity(&self) -> Option<&'static str> {
+        Some("phone_number_id")
+    }
+
+    fn group(&self) -> Option<&'static str> {
+        Some("business_account_id")
+    }
+
     fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
         Verifier::Meta { app_secrets: mac_states(secrets.get("app_secret")), verify_tokens: live_secrets(secrets.get("verify_token")) }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::envelope::{self, Batch, BatchEntry};
 use super::people::{Ids, People};
 use super::wire::{self, Event, List, Str};
-use crate::channels::{Piece, PieceKind, Received, Refusal, Verifier, meta};
+use crate::channels::{About, Piece, PieceKind, Received, Refusal, Verifier, meta};
 use crate::content::Handle;
 use crate::exchange::WebhookRequest;
 
@@ -27,8 +27,8 @@ pub(super) fn receive(request: &WebhookRequest<'_>, verifier: &Verifier) -> Resu
 /// One piece per inner event of an authentic body.
 fn pieces(body: &Bytes) -> Vec<Piece> {
     let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::unparsable(body.clone())] };
-    if let Some((handle, kind)) = envelope::peek(text) {
-        return vec![Piece::new(handle, kind, body.clone())];
+    if let Some((handle, kind, about)) = envelope::peek(text) {
+        return vec![Piece::new(handle, kind, body.clone()).about_whom(about)];
     }
     match split(text) {
         Some(mut pieces) => {
@@ -53,7 +53,7 @@ fn split(text: &str) -> Option<Vec<Piece>> {
     if &*batch.object != envelope::OBJECT {
         return None;
     }
-    let mut splitter = Splitter { pieces: Vec::new(), bytes: 0, bytes_max: text.len() * SPLIT_GROWTH_MAX + SPLIT_SLACK_BYTES };
+    let mut splitter = Splitter { pieces: Vec::new(), about: None, bytes: 0, bytes_max: text.len() * SPLIT_GROWTH_MAX + SPLIT_SLACK_BYTES };
     for entry in &batch.entry {
         for change in &entry.changes {
             splitter.change(entry, &change.field, change.value)?;
@@ -66,6 +66,8 @@ fn split(text: &str) -> Option<Vec<Piece>> {
 /// Collects pieces. Its methods say none when the pieces grow beyond bounds.
 struct Splitter {
     pieces: Vec<Piece>,
+    /// What the present change is about.
+    about: Option<About>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -73,13 +75,16 @@ struct Splitter {
 impl Splitter {
     fn change(&mut self, entry: &BatchEntry<'_>, field: &Str<'_>, value: &RawValue) -> Option<()> {
         if !wire::is_split(field) {
+            self.about = envelope::subject(metadata_of(value), entry.id);
             let event = Event::of_change(field, value);
             let handle = Ids::of(&event, |ids| ids.key_with(None));
             return self.put(Shell { entry, field }.around(value.get()), Some((handle, event.piece_kind(field))));
         }
         let Some(change) = Members::of(value) else {
+            self.about = envelope::subject(None, entry.id);
             return self.put(Shell { entry, field }.around(value.get()), None);
         };
+        self.about = envelope::subject(change.metadata, entry.id);
         if change.lists.iter().all(|(_, elements)| elements.is_empty()) {
             let known = (Handle::account(), Event::Whole.piece_kind(field));
             return self.put(Shell { entry, field }.around(value.get()), Some(known));
@@ -111,16 +116,28 @@ impl Splitter {
             return None;
         }
         let body = Bytes::from(body);
-        self.pieces.push(match known {
+        let piece = match known {
             Some((handle, kind)) => Piece::new(handle, kind, body),
             None => Piece::unparsable(body),
-        });
+        };
+        self.pieces.push(piece.about_whom(self.about.clone()));
         Some(())
     }
 }
 
+/// The metadata of a value whose other members are its own affair.
+fn metadata_of(value: &RawValue) -> Option<&RawValue> {
+    #[derive(serde::Deserialize)]
+    struct Beside<'a> {
+        #[serde(borrow)]
+        metadata: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<Beside<'_>>(value.get()).ok()?.metadata
+}
+
 /// A change's value, taken apart.
 struct Members<'a> {
+    metadata: Option<&'a RawValue>,
     contacts: Option<&'a RawValue>,
     lists: Vec<(List, Vec<&'a RawValue>)>,
     /// All other members as JSON text, each with a comma behind it: they go with every event.
@@ -138,6 +155,7 @@ impl<'a> Members<'a> {
             lists.push((list, elements.unwrap_or_default()));
         }
         let contacts = members.remove("contacts");
+        let metadata = members.get("metadata").copied();
         let mut rest = String::new();
         for (name, raw) in members {
             push_text(&mut rest, &name);
@@ -145,7 +163,7 @@ impl<'a> Members<'a> {
             rest.push_str(raw.get());
             rest.push(',');
         }
-        Some(Self { contacts, lists, rest })
+        Some(Self { metadata, contacts, lists, rest })
     }
 
     /// The value with one event only.
