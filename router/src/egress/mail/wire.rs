@@ -18,6 +18,9 @@ use crate::egress::{CallError, ErrorKind};
 
 /// Longest answer before TLS begins, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes that a relay may say between two things that we say: RFC 5321 allows 512 for a line, and extensions are a few lines. The
+/// SMTP client takes lines of any length, so they are counted below it.
+const SAID_BYTES_MAX: usize = 64 * 1024;
 /// What a client that begins after STARTTLS reads in place of the greeting.
 const GREETING: &[u8] = b"220 ready\r\n";
 
@@ -31,16 +34,18 @@ pub(super) struct Wire {
     stream: Stream,
     /// Read before anything of the stream's.
     first: &'static [u8],
+    /// Bytes read since the last write.
+    said: usize,
 }
 
 impl Wire {
     pub fn plain(stream: TcpStream) -> Self {
-        Self { stream: Stream::Plain(stream), first: b"" }
+        Self { stream: Stream::Plain(stream), first: b"", said: 0 }
     }
 
     /// `greeted`: the relay gave its greeting before TLS began.
     pub fn tls(stream: TlsStream<TcpStream>, greeted: bool) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), first: if greeted { GREETING } else { b"" } }
+        Self { stream: Stream::Tls(Box::new(stream)), first: if greeted { GREETING } else { b"" }, said: 0 }
     }
 }
 
@@ -67,15 +72,22 @@ impl AsyncRead for Wire {
             self.first = later;
             return Poll::Ready(Ok(()));
         }
-        match &mut self.stream {
+        let before = buffer.filled().len();
+        let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        self.said += buffer.filled().len() - before;
+        if self.said > SAID_BYTES_MAX {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the relay's answer has no end")));
         }
+        read
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.said = 0;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),

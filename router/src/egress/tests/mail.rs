@@ -18,6 +18,23 @@ enum Odd {
     Say(&'static str),
     Hang,
     Close,
+    /// The same piece, without end.
+    Flood(&'static str),
+}
+
+/// What a flood sends at most; a reader without a bound takes all of it.
+const FLOOD_BYTES: usize = 64 << 20;
+/// What a flood may get rid of: the reader's bound and what the kernel holds between the two.
+const FLOOD_TAKEN_BYTES_MAX: usize = 16 << 20;
+
+/// Sends a piece until nobody takes it.
+fn flood(stream: &mut dyn Line, piece: &str, seen: &Seen) {
+    let block = piece.repeat(64 * 1024 / piece.len());
+    let mut sent = 0;
+    while sent < FLOOD_BYTES && stream.write_all(block.as_bytes()).and_then(|()| stream.flush()).is_ok() {
+        sent += block.len();
+    }
+    seen.requests.lock().unwrap().push(format!("FLOODED {sent}"));
 }
 
 type Oddities = Vec<(&'static str, Odd)>;
@@ -90,6 +107,10 @@ impl Relay {
             Some(Odd::Say(line)) => drop(stream.write_all(line.as_bytes())),
             Some(Odd::Hang) => std::thread::sleep(AMPLE),
             Some(Odd::Close) => return false,
+            Some(Odd::Flood(piece)) => {
+                flood(stream, piece, seen);
+                return false;
+            }
             None => drop(stream.write_all(b"220 relay.example ESMTP\r\n")),
         }
         let _ = stream.flush();
@@ -133,6 +154,10 @@ impl Relay {
                     return false;
                 }
                 Some(Odd::Close) => return false,
+                Some(Odd::Flood(piece)) => {
+                    flood(stream, piece, seen);
+                    return false;
+                }
                 None => usual,
             };
             in_data = verb == "DATA" && answer.starts_with('3');
@@ -283,6 +308,33 @@ async fn broken_and_silent_relays() {
         let peer = relay(None, false, vec![(verb, odd)]);
         let limit = if matches!(odd, Odd::Hang) { SHORT } else { AMPLE };
         assert_eq!(error(submit(&home(&authority), mail(&peer, MailSecurity::Plain), limit).await), wanted, "{verb}");
+    }
+}
+
+/// A relay's word has a bound, in one line or in many, wherever it comes: memory is not the relay's to take.
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off() {
+    let authority = Authority::new();
+    for (verb, piece, stage) in [
+        ("GREET", "2", Stage::BeforeWrite),
+        ("GREET", "220-x\r\n", Stage::BeforeWrite),
+        ("EHLO", "250-x\r\n", Stage::BeforeWrite),
+        ("RCPT", "2", Stage::BeforeWrite),
+        ("CONTENT", "2", Stage::AfterWrite),
+        ("CONTENT", "250-x\r\n", Stage::AfterWrite),
+    ] {
+        let peer = relay(None, false, vec![(verb, Odd::Flood(piece))]);
+        let failed = submit(&home(&authority), mail(&peer, MailSecurity::Plain), AMPLE).await.unwrap_err();
+        assert_eq!(failed.stage, stage, "{verb} {piece:?}");
+        assert_ne!(failed.kind, ErrorKind::Timeout, "{verb} {piece:?}");
+        let taken = || peer.requests().iter().find_map(|line| line.strip_prefix("FLOODED ")?.parse::<usize>().ok());
+        let mut looks = 0;
+        while taken().is_none() && looks < 500 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            looks += 1;
+        }
+        let taken = taken().expect("the flood ended");
+        assert!(taken < FLOOD_TAKEN_BYTES_MAX, "{verb} {piece:?}: {taken} bytes were taken");
     }
 }
 
