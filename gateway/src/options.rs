@@ -16,6 +16,7 @@ use messaging::keeper::DirectoryKeeper;
 use messaging::limit::Limit;
 use messaging::log::Log;
 use messaging::media::Library;
+use messaging::outlook::Outlook;
 use messaging::seal::Keyring;
 use messaging::store::Store;
 
@@ -74,6 +75,8 @@ pub struct Parts {
     pub channels: BTreeMap<ChannelKind, ChannelSettings>,
     /// Media of messages, and what is brought to be sent.
     pub media: Arc<Library>,
+    /// What stands before a send.
+    pub outlook: Arc<Outlook>,
     /// The way out, for account checks and endpoint tests.
     pub caller: Arc<dyn OutboundCall>,
     /// Which URLs tenants may name.
@@ -198,6 +201,8 @@ pub struct Options {
     pub api_per_key: f64,
     /// How many seconds' worth of requests an API key may make at once.
     pub api_burst: f64,
+    /// An interactive send that would wait longer for its account's rate is refused.
+    pub max_wait: Duration,
     /// How long an idempotency key is remembered in the process; beyond, the store's row decides.
     pub idempotency_ttl: Duration,
     /// Share of requests that get an access line, from 0 (none) to 1.
@@ -214,6 +219,7 @@ impl Default for Options {
             threads: 0,
             api_per_key: 1000.0,
             api_burst: 2.0,
+            max_wait: Duration::from_secs(30),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             access_log_sample: 0.0,
         }

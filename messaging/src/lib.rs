@@ -18,6 +18,7 @@ pub mod log;
 pub mod media;
 pub mod metrics;
 pub mod outcome;
+pub mod outlook;
 pub mod record;
 pub mod seal;
 pub mod state;

@@ -216,6 +216,38 @@ impl Notice {
     }
 }
 
+/// How urgent a send is. Interactive ones take the next free unit of every budget; bulk ones take what is left, with a floor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// An answer, a notice: somebody waits for it.
+    #[default]
+    Interactive,
+    /// One of a campaign.
+    Bulk,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Bulk];
+
+    /// Its place in `ALL`.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Interactive => 0,
+            Self::Bulk => 1,
+        }
+    }
+
+    /// The topic that its sends stand on.
+    pub const fn topic(self) -> Topic {
+        match self {
+            Self::Interactive => Topic::Outbound,
+            Self::Bulk => Topic::Bulk,
+        }
+    }
+}
+
 /// A message that a merchant wants sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SendCommand {
@@ -251,6 +283,9 @@ pub struct SendCommand {
     /// A resend that the tenant asked for although the first may have arrived.
     #[serde(default)]
     pub possible_duplicate: bool,
+    /// How urgent it is. It stands in the message's row, so that a send that was deferred or scheduled keeps it.
+    #[serde(default)]
+    pub class: Class,
 }
 
 /// What a merchant may ask of a conversation. Goes over the log to the shard that owns it, like everything else.

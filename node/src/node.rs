@@ -15,6 +15,7 @@ use messaging::keeper::DirectoryKeeper;
 use messaging::log::Log;
 use messaging::media::Library;
 use messaging::metrics::{self, Exporter};
+use messaging::outlook::Outlook;
 use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
 use messaging::store::Store;
 use router::egress::{AllowedNetwork, Door, Policy};
@@ -40,6 +41,7 @@ pub struct Node {
     pub keeper: DirectoryKeeper,
     pub keyring: Keyring,
     media: Arc<Library>,
+    outlook: Arc<Outlook>,
     door: Arc<Door>,
     tail: router::plan::Tail,
     exporter: Arc<Exporter>,
@@ -88,6 +90,7 @@ impl Node {
             .clone()
             .unwrap_or_else(|| format!("http://{}", listeners.public_address().unwrap_or(config.listen.public)));
         let media = media::open(&config, data_dir, &backends, &keeper, &keyring, &shared, door.clone(), &public_url)?;
+        let outlook = Arc::new(Outlook::new(shared.now(), config.has_role(Role::Router)));
         let parts = gateway::Parts {
             log: backends.ingress.clone(),
             store: backends.store.clone(),
@@ -97,6 +100,7 @@ impl Node {
             limit: backends.limit.clone(),
             channels: config.channels.clone(),
             media: media.clone(),
+            outlook: outlook.clone(),
             caller: Arc::new(Caller(door.clone())),
             dial: config.has_role(Role::Gateway).then(|| Arc::new(Caller(door.clone())) as Arc<dyn gateway::connectors::discord::Dial>),
             is_allowed_url: {
@@ -106,7 +110,7 @@ impl Node {
             admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
         };
         let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
-        Ok(Self { config, clock, backends, keeper, keyring, media, door, tail, exporter, drain, gateway, listeners })
+        Ok(Self { config, clock, backends, keeper, keyring, media, outlook, door, tail, exporter, drain, gateway, listeners })
     }
 
     /// Where the public listener is, if this node has a gateway.
@@ -190,6 +194,7 @@ impl Node {
             channels: self.config.channels.clone(),
             door: self.door.clone(),
             media: self.media.clone(),
+            outlook: self.outlook.clone(),
             tail: self.tail.clone(),
         }
     }
@@ -302,6 +307,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
         threads: 0,
         api_per_key: config.limits.api_per_key,
         api_burst: config.limits.burst,
+        max_wait: config.limits.max_wait,
         idempotency_ttl: config.retention.idempotency,
         access_log_sample: config.telemetry.access_log_sample,
     }
@@ -310,7 +316,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
 fn router_options(config: &Config) -> router::Options {
     let webhooks = &config.webhooks;
     router::Options {
-        max_in_flight_per_shard: config.router.max_in_flight_per_shard.max(1024),
+        max_in_flight_per_shard: config.router.max_in_flight_per_shard,
         commit_interval: config.router.commit_interval,
         lease_ttl: config.router.lease,
         drain: config.drain.router,

@@ -10,6 +10,7 @@ use messaging::clock::Timestamp;
 use messaging::directory::{Directory, EndpointState};
 use messaging::ids::{AccountId, EndpointId};
 use messaging::metrics::{self, CacheName, DeliveryState, EndpointHealth, PARTITION_NAMES, PendingState};
+use messaging::store::Queue;
 
 /// How often a shard says what it holds.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -45,7 +46,8 @@ impl Holdings {
 
     /// Counts what is deferred for a destination: an endpoint's deliveries, or an account's sends. What belongs to neither any more
     /// is found and ended by its shard.
-    pub fn deferred(&mut self, directory: &Directory, destination: [u8; 16], count: usize, oldest: Option<Timestamp>) {
+    pub fn deferred(&mut self, directory: &Directory, queue: Queue, count: usize, oldest: Option<Timestamp>) {
+        let (Queue::Destination(destination) | Queue::Bulk(destination)) = queue else { return };
         if let Some(endpoint) = directory.endpoint(EndpointId(destination)) {
             let state = match endpoint.row.state {
                 EndpointState::Paused => DeliveryState::Paused,

@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use messaging::metrics;
+use messaging::record::Class;
 use tokio::time::Instant;
 
 use crate::plan::Destination;
 
 /// Tasks of one destination that always have room in memory, per shard.
 const OWN_MAX: usize = 128;
+/// Bulk sends of one account in memory, per shard: enough to keep its lane busy. The others are deferred, and hold no record.
+const BULK_MAX: usize = 16;
 /// Tasks in memory, per shard, with which only those have room.
 const TASKS_MAX: usize = 384;
 /// Tasks for one endpoint that a step may bring; more is rare, and goes to `later`.
@@ -84,6 +87,9 @@ pub struct Crowd {
 impl Crowd {
     /// Whether one more task has room in memory.
     pub fn has_room(&self, destination: Destination) -> bool {
+        if let Destination::Account(_, Class::Bulk) = destination {
+            return self.loads.get(&destination).is_none_or(|load| load.tasks < BULK_MAX);
+        }
         let fits = |load: &Load| load.tasks < OWN_MAX || (self.tasks < TASKS_MAX && load.gets_on(Instant::now()));
         self.loads.get(&destination).is_none_or(fits)
     }
@@ -133,7 +139,7 @@ impl Crowd {
         for (destination, load) in &mut self.loads {
             let crowded = match destination {
                 Destination::Endpoint(_) => (full && load.tasks > OWN_MAX) || behind(*destination),
-                Destination::Account(_) => false,
+                Destination::Account(..) => false,
             };
             if crowded && (ended || load.gets_on(now)) {
                 load.held_at = Some(now);
@@ -164,7 +170,7 @@ mod tests {
 
     const ENDPOINT: Destination = Destination::Endpoint(EndpointId([1; 16]));
     const OTHER: Destination = Destination::Endpoint(EndpointId([2; 16]));
-    const ACCOUNT: Destination = Destination::Account(AccountId([3; 16]));
+    const ACCOUNT: Destination = Destination::Account(AccountId([3; 16]), Class::Interactive);
 
     /// What happens to a crowd.
     enum Do {

@@ -119,7 +119,7 @@ fn note(lane: &Lane, task: &Task, end: TaskEnd, now: Timestamp) -> TaskEnd {
 fn note_failing(lane: &Lane, failed: bool) {
     match lane.destination {
         Destination::Endpoint(endpoint) => lane.parts.failing.note(endpoint, failed),
-        Destination::Account(_) => {}
+        Destination::Account(..) => {}
     }
 }
 

@@ -16,7 +16,7 @@ use messaging::outcome::{Status, Step, Verdict};
 use messaging::record::{Record, SendCommand};
 use messaging::seal::{DataKey, fill_random};
 use messaging::state::{Conversation, EventData, EventRow, MessageRow, Pointer};
-use messaging::store::Key;
+use messaging::store::{Key, Queue};
 use messaging::tenant::Tenant;
 
 use crate::decide::outbound::After;
@@ -37,14 +37,14 @@ impl Shard<'_> {
             TaskEnd::Judged { verdict, credential } => self.judged(desk, key, verdict, credential, now),
             TaskEnd::Deferred { until, whole } => {
                 if whole {
-                    self.later.hold(key.0.bytes(), until);
+                    self.later.hold(key.0, until);
                 }
                 self.park_flow(desk, key, until, now);
             }
             TaskEnd::Withdrawn => self.withdrawn(desk, key, now),
             TaskEnd::Panicked => match key.0 {
                 Destination::Endpoint(_) => self.delivery_failed(desk, key, None, false, now),
-                Destination::Account(_) => self.judged(desk, key, panicked(), None, now),
+                Destination::Account(..) => self.judged(desk, key, panicked(), None, now),
             },
         }
     }
@@ -53,8 +53,9 @@ impl Shard<'_> {
     fn done(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) -> Option<Pending> {
         let (mut head, more) = self.flows.pop(key);
         if let Some(pending) = &mut head {
+            self.waits.leave(&pending.task);
             if let Some(order) = pending.order {
-                let write = self.later.done(key.0.bytes(), order, now);
+                let write = self.later.done(key.0.queue(), order, now);
                 desk.write(write);
             }
             self.let_go(pending);
@@ -165,7 +166,7 @@ impl Shard<'_> {
             }
             After::Again { due, whole } => {
                 if whole {
-                    self.later.hold(key.0.bytes(), due);
+                    self.later.hold(key.0, due);
                 }
                 self.park_flow(desk, key, due, now);
             }
@@ -296,14 +297,15 @@ pub fn timer(desk: &mut Desk<'_>, row: &LaterRow) {
 }
 
 /// The task of a row in `later`; none when there is nothing left to do.
-pub fn rebuild(desk: &mut Desk<'_>, row: &LaterRow, destination: [u8; 16]) -> Option<Task> {
+pub fn rebuild(desk: &mut Desk<'_>, row: &LaterRow, destination: Queue) -> Option<Task> {
     let tenant = desk.world.directory.tenant_of_row(row.tenant)?;
     let mut task = match &row.what {
         LaterWork::Deliver { feed, sequence } => {
             let key = Key::Event(row.tenant, *feed);
             let event = EventRow::decode(desk.row(&key)?).ok()?;
             let data = data_on_desk(desk, tenant, &event)?;
-            let endpoint = EndpointId(destination);
+            let Queue::Destination(endpoint) = destination else { return None };
+            let endpoint = EndpointId(endpoint);
             let gap = match desk.states.get_mut(&row.conversation) {
                 Some((_, state)) => state.sequence(endpoint).gap,
                 None => 0,

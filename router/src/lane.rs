@@ -25,16 +25,20 @@ use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
 use messaging::ids::{EndpointId, IdHasher};
 use messaging::limit::Limit;
 use messaging::media::Library;
+use messaging::record::Class;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
 use crate::egress::mail;
 use crate::egress::{CallError, Client, Door, ErrorKind, Sent, Stage};
+use crate::lane::jobs::{Jobs, Senders};
 use crate::plan::{Destination, Go, Tail, Task, TaskEnd};
 use crate::sign::{SignError, Signer};
 use crate::{WebhookSettings, delivery, send};
 
-/// Tasks that wait in one lane: as many as 42 shards have in memory at once.
+mod jobs;
+
+/// Tasks that wait in one lane, of each class: as many as 42 shards have in memory at once.
 const QUEUE_MAX: usize = 16_384;
 /// Longest wait for a budget inside a lane; longer ones go to `later`.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -143,8 +147,11 @@ impl Failing {
 #[derive(Clone)]
 pub struct Lanes {
     parts: LaneParts,
-    lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>,
+    lanes: Known,
 }
+
+/// The lanes that are there, by destination without its class.
+type Known = Arc<Mutex<HashMap<Destination, Senders, RandomState>>>;
 
 impl Lanes {
     /// No lanes yet: they begin with their first task.
@@ -154,21 +161,18 @@ impl Lanes {
 
     /// Hands a task to its lane, or gives it back when the lane is full.
     pub fn offer(&self, job: Job) -> Result<(), Box<Job>> {
-        let destination = job.task.destination();
+        let destination = job.task.destination().lane();
         let mut lanes = self.lanes.lock().expect("no holder of the lanes panics");
-        let full = |error| match error {
-            mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job) => Box::new(job),
-        };
         if let Some(lane) = lanes.get(&destination)
             && !lane.is_closed()
         {
-            return lane.try_send(job).map_err(full);
+            return lane.offer(job);
         }
-        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let (senders, jobs) = jobs::queues(QUEUE_MAX);
         let lane = Lane::new(destination, self.parts.clone());
-        tokio::spawn(lane.run(receiver, self.lanes.clone()));
-        let offered = sender.try_send(job).map_err(full);
-        lanes.insert(destination, sender);
+        tokio::spawn(lane.run(jobs, self.lanes.clone()));
+        let offered = senders.offer(job);
+        lanes.insert(destination, senders);
         offered
     }
 }
@@ -200,14 +204,11 @@ pub struct Lane {
     slots: usize,
 }
 
-/// What is waiting for its turn at a lane.
-type Waiting = mpsc::Receiver<Job>;
-
 impl Lane {
     fn new(destination: Destination, parts: LaneParts) -> Arc<Self> {
         let slots = match destination {
             Destination::Endpoint(_) => parts.webhooks.concurrency_per_endpoint,
-            Destination::Account(_) => SENDS_MAX,
+            Destination::Account(..) => SENDS_MAX,
         };
         Arc::new(Self {
             destination,
@@ -264,7 +265,7 @@ impl Lane {
         Ok(signer)
     }
 
-    async fn run(self: Arc<Self>, jobs: Waiting, lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>) {
+    async fn run(self: Arc<Self>, jobs: Jobs, lanes: Known) {
         let mut under_way = FuturesUnordered::new();
         let mut next = pin!(self.next(jobs));
         let mut idle_look = tokio::time::interval(IDLE);
@@ -292,10 +293,35 @@ impl Lane {
     }
 
     /// The next job that may go now; what may not is told to its shard. None: no more will come.
-    async fn next(&self, mut jobs: Waiting) -> (Waiting, Option<Job>) {
-        while let Some(job) = jobs.recv().await {
-            let Some(end) = caught(self.admit(&job.task)).await.unwrap_or(Some(TaskEnd::Panicked)) else { return (jobs, Some(job)) };
-            let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
+    ///
+    /// While a bulk job waits for its unit an interactive one may come, and takes it.
+    async fn next(&self, mut jobs: Jobs) -> (Jobs, Option<Job>) {
+        // Since when the first of each class has waited for its budget.
+        let mut since = [None; Class::ALL.len()];
+        while let Some(class) = jobs.wait().await {
+            let Some(first) = jobs.first(class) else { continue };
+            let now = self.parts.clock.now();
+            let waits = since[class.index()].get_or_insert(now);
+            let most = WAIT_MAX.saturating_sub(now.since(*waits));
+            let admitted = caught(async { self.admit(&first.task, most) }).await.unwrap_or(Admitted::Not(TaskEnd::Panicked));
+            match admitted {
+                Admitted::Go => {
+                    let job = jobs.take(class, true);
+                    return (jobs, job);
+                }
+                Admitted::Wait(wait) => {
+                    tokio::select! {
+                        () = self.parts.clock.sleep(wait) => {}
+                        () = jobs.overtaken(class) => {}
+                    }
+                }
+                Admitted::Not(end) => {
+                    since[class.index()] = None;
+                    if let Some(job) = jobs.take(class, false) {
+                        let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
+                    }
+                }
+            }
         }
         (jobs, None)
     }
@@ -305,39 +331,42 @@ impl Lane {
         let Job { task, ticket, owner, lease } = job;
         let attempt: BoxFuture<'_, TaskEnd> = match self.destination {
             Destination::Endpoint(_) => Box::pin(delivery::attempt(self, &task, &lease)),
-            Destination::Account(_) => Box::pin(send::attempt(self, &task, ticket, &owner, &lease)),
+            Destination::Account(..) => Box::pin(send::attempt(self, &task, ticket, &owner, &lease)),
         };
         let end = caught(attempt).await.unwrap_or(TaskEnd::Panicked);
         let _ = owner.send(FromLane::End { ticket, end }).await;
     }
 
-    /// Breaker and budgets. `Some`: not now.
-    async fn admit(&self, task: &Task) -> Option<TaskEnd> {
+    /// Breaker and budgets. A wait of up to `most` is waited here, a longer one by the shard.
+    fn admit(&self, task: &Task, most: Duration) -> Admitted {
         let now = self.parts.clock.now();
         if send::is_overdue(task, now) {
-            return None;
+            return Admitted::Go;
         }
         let gate = self.health.lock().expect("no holder of the health panics").breaker.gate(now);
         if let Gate::Shut(until) = gate {
-            return Some(TaskEnd::Deferred { until, whole: true });
+            return Admitted::Not(TaskEnd::Deferred { until, whole: true });
         }
-        let admitted = match self.destination {
+        let budget = match self.destination {
             Destination::Endpoint(id) => delivery::admit(self, id),
-            Destination::Account(_) => send::admit(self, task),
+            Destination::Account(..) => send::admit(self, task),
         };
-        let (wait, whole) = admitted?;
-        if whole && wait <= WAIT_MAX {
-            self.parts.clock.sleep(wait).await;
-            // Taken on the second look; a budget that is short again means others are before us.
-            let again = match self.destination {
-                Destination::Endpoint(id) => delivery::admit(self, id),
-                Destination::Account(_) => send::admit(self, task),
-            };
-            let (wait, whole) = again?;
-            return Some(TaskEnd::Deferred { until: self.parts.clock.now().plus(wait), whole });
+        match budget {
+            None => Admitted::Go,
+            Some((wait, true)) if wait <= most => Admitted::Wait(wait),
+            Some((wait, whole)) => Admitted::Not(TaskEnd::Deferred { until: now.plus(wait), whole }),
         }
-        Some(TaskEnd::Deferred { until: now.plus(wait), whole })
     }
+}
+
+/// Whether the first job of a lane may go.
+enum Admitted {
+    /// It has its unit of every budget.
+    Go,
+    /// After so long it may.
+    Wait(Duration),
+    /// Not here: its shard is told.
+    Not(TaskEnd),
 }
 
 /// None: it panicked, which is counted.

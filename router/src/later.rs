@@ -9,9 +9,10 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
 use messaging::ids::{ConversationId, MessageId};
+use messaging::record::Class;
 use messaging::store::{Key, Queue, Write};
 
-use crate::plan::{LaterRow, LaterWork};
+use crate::plan::{Destination, LaterRow, LaterWork};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -52,7 +53,7 @@ struct DestinationQueue {
 #[derive(Debug)]
 pub struct Later {
     shard: u16,
-    queues: Map<[u8; 16], DestinationQueue>,
+    queues: Map<Queue, DestinationQueue>,
     timers: BTreeMap<u64, LaterRow>,
     timers_tail: Option<u64>,
     last_order: u64,
@@ -85,14 +86,14 @@ impl Later {
                     self.timers_tail.get_or_insert(order);
                 }
             }
-            Queue::Destination(destination) => {
+            Queue::Destination(_) | Queue::Bulk(_) => {
                 self.last_order = self.last_order.max(order);
-                self.index(destination, order, row);
+                self.index(queue, order, row);
             }
         }
     }
 
-    fn index(&mut self, destination: [u8; 16], order: u64, row: LaterRow) {
+    fn index(&mut self, destination: Queue, order: u64, row: LaterRow) {
         let queue = self.queues.entry(destination).or_default();
         if queue.tail.is_some() || queue.window.len() >= WINDOW_MAX {
             queue.tail.get_or_insert(order);
@@ -104,21 +105,21 @@ impl Later {
     }
 
     /// Whether something of this conversation, or the destination's unread tail, stands in the way.
-    pub fn blocks(&self, destination: [u8; 16], conversation: ConversationId) -> bool {
+    pub fn blocks(&self, destination: Queue, conversation: ConversationId) -> bool {
         self.queues.get(&destination).is_some_and(|queue| queue.tail.is_some() || queue.conversations.contains_key(&conversation))
     }
 
     /// Puts a row at the end of a destination's queue.
-    pub fn push(&mut self, destination: [u8; 16], row: LaterRow, now: Timestamp) -> Write {
+    pub fn push(&mut self, destination: Queue, row: LaterRow, now: Timestamp) -> Write {
         self.last_order = (self.last_order + 1).max(now.as_micros());
         let order = self.last_order;
-        let write = Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&row), now);
+        let write = Write::put(Key::Later(self.shard, destination, order), encode(&row), now);
         self.index(destination, order, row);
         write
     }
 
     /// Puts a row at the end of a destination's queue whose task is at its lane already. Gives its place.
-    pub fn push_in_flight(&mut self, destination: [u8; 16], row: LaterRow, now: Timestamp) -> (Write, u64) {
+    pub fn push_in_flight(&mut self, destination: Queue, row: LaterRow, now: Timestamp) -> (Write, u64) {
         let write = self.push(destination, row, now);
         let order = self.last_order;
         if let Some(queue) = self.queues.get_mut(&destination)
@@ -189,20 +190,26 @@ impl Later {
         }
     }
 
-    /// Holds a whole destination.
-    pub fn hold(&mut self, destination: [u8; 16], until: Timestamp) {
-        let queue = self.queues.entry(destination).or_default();
-        queue.hold_until = queue.hold_until.max(until);
-        queue.next = queue.next.max(until);
+    /// Holds a whole destination, with all its lines.
+    pub fn hold(&mut self, destination: Destination, until: Timestamp) {
+        let lines = match destination {
+            Destination::Endpoint(_) => vec![destination],
+            Destination::Account(id, _) => Class::ALL.map(|class| Destination::Account(id, class)).to_vec(),
+        };
+        for line in lines {
+            let queue = self.queues.entry(line.queue()).or_default();
+            queue.hold_until = queue.hold_until.max(until);
+            queue.next = queue.next.max(until);
+        }
     }
 
     /// Whether the destination is held.
-    pub fn held(&self, destination: [u8; 16], now: Timestamp) -> bool {
+    pub fn held(&self, destination: Queue, now: Timestamp) -> bool {
         self.queues.get(&destination).is_some_and(|queue| queue.hold_until > now)
     }
 
     /// Lets a destination go on at once.
-    pub fn unhold(&mut self, destination: [u8; 16]) {
+    pub fn unhold(&mut self, destination: Queue) {
         if let Some(queue) = self.queues.get_mut(&destination) {
             queue.hold_until = Timestamp::ZERO;
             queue.next = Timestamp::ZERO;
@@ -210,13 +217,13 @@ impl Later {
     }
 
     /// Destinations that have something and may be ready.
-    pub fn waiting(&self, now: Timestamp) -> Vec<[u8; 16]> {
+    pub fn waiting(&self, now: Timestamp) -> Vec<Queue> {
         let ready = self.queues.iter().filter(|(_, queue)| queue.next <= now && (!queue.window.is_empty() || queue.tail.is_some()));
         ready.map(|(destination, _)| *destination).collect()
     }
 
     /// How many of a destination's entries are under way.
-    pub fn under_way(&self, destination: [u8; 16]) -> usize {
+    pub fn under_way(&self, destination: Queue) -> usize {
         self.queues.get(&destination).map_or(0, |queue| queue.in_flight)
     }
 
@@ -224,7 +231,7 @@ impl Later {
     /// under way. What is past its deadline is ready, held or not and wherever it stands: it only waits to be failed.
     pub fn take_ready(
         &mut self,
-        destination: [u8; 16],
+        destination: Queue,
         now: Timestamp,
         in_flight_max: usize,
         busy: impl Fn(ConversationId) -> bool,
@@ -266,8 +273,8 @@ impl Later {
     }
 
     /// Removes an entry that is done.
-    pub fn done(&mut self, destination: [u8; 16], order: u64, now: Timestamp) -> Write {
-        let write = Write::delete(Key::Later(self.shard, Queue::Destination(destination), order), now);
+    pub fn done(&mut self, destination: Queue, order: u64, now: Timestamp) -> Write {
+        let write = Write::delete(Key::Later(self.shard, destination, order), now);
         if let Some(queue) = self.queues.get_mut(&destination) {
             if let Ok(at) = queue.window.binary_search_by_key(&order, |entry| entry.order) {
                 let entry = queue.window.remove(at).expect("found there");
@@ -288,7 +295,7 @@ impl Later {
     }
 
     /// Puts an entry back at its place, to be tried again.
-    pub fn again(&mut self, destination: [u8; 16], order: u64, due: Timestamp, attempts: u32, now: Timestamp) -> Option<Write> {
+    pub fn again(&mut self, destination: Queue, order: u64, due: Timestamp, attempts: u32, now: Timestamp) -> Option<Write> {
         let queue = self.queues.get_mut(&destination)?;
         let at = queue.window.binary_search_by_key(&order, |entry| entry.order).ok()?;
         let entry = &mut queue.window[at];
@@ -297,11 +304,11 @@ impl Later {
         entry.row.attempts = attempts;
         // One less under way: another may go now.
         queue.next = Timestamp::ZERO;
-        Some(Write::put(Key::Later(self.shard, Queue::Destination(destination), order), encode(&entry.row), now))
+        Some(Write::put(Key::Later(self.shard, destination, order), encode(&entry.row), now))
     }
 
     /// An entry was taken up and its lane had no room: it stays where it is, unchanged.
-    pub fn put_back(&mut self, destination: [u8; 16], order: u64, look_again: Timestamp) {
+    pub fn put_back(&mut self, destination: Queue, order: u64, look_again: Timestamp) {
         let Some(queue) = self.queues.get_mut(&destination) else { return };
         if let Ok(at) = queue.window.binary_search_by_key(&order, |entry| entry.order) {
             queue.in_flight -= usize::from(std::mem::take(&mut queue.window[at].in_flight));
@@ -310,20 +317,20 @@ impl Later {
     }
 
     /// The place of a waiting send, if it is not under way.
-    pub fn find_send(&self, destination: [u8; 16], message: MessageId) -> Option<u64> {
+    pub fn find_send(&self, destination: Queue, message: MessageId) -> Option<&Entry> {
         let queue = self.queues.get(&destination)?;
         let waits = |entry: &&Entry| !entry.in_flight && matches!(entry.row.what, LaterWork::Send(id, _) if id == message);
-        queue.window.iter().find(waits).map(|entry| entry.order)
+        queue.window.iter().find(waits)
     }
 
     /// Where to read on for a destination whose window has room.
-    pub fn to_read(&self, destination: [u8; 16]) -> Option<u64> {
+    pub fn to_read(&self, destination: Queue) -> Option<u64> {
         let queue = self.queues.get(&destination)?;
         queue.tail.filter(|_| queue.window.len() <= WINDOW_MAX / 2)
     }
 
     /// Entries read on from the tail.
-    pub fn read_on(&mut self, destination: [u8; 16], rows: Vec<(u64, LaterRow)>, more: bool) {
+    pub fn read_on(&mut self, destination: Queue, rows: Vec<(u64, LaterRow)>, more: bool) {
         let Some(queue) = self.queues.get_mut(&destination) else { return };
         queue.tail = None;
         let last = rows.last().map(|(order, _)| order + 1);
@@ -348,7 +355,7 @@ impl Later {
     }
 
     /// By destination, how many entries wait that are not at their lane, and when the oldest was accepted; as far as they are indexed.
-    pub fn waits(&self) -> impl Iterator<Item = ([u8; 16], usize, Option<Timestamp>)> {
+    pub fn waits(&self) -> impl Iterator<Item = (Queue, usize, Option<Timestamp>)> {
         self.queues.iter().map(|(destination, queue)| {
             let oldest = queue.window.front().map(|entry| entry.row.accepted_at);
             (*destination, queue.window.len() - queue.in_flight, oldest)

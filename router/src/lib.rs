@@ -38,6 +38,7 @@ pub mod progress;
 pub mod send;
 pub mod shard;
 pub mod sign;
+pub mod waits;
 
 use lane::{LaneParts, Lanes};
 use messaging::log::ShardReader;
@@ -105,6 +106,8 @@ pub struct Parts {
     pub tail: plan::Tail,
     /// Media of messages.
     pub media: Arc<messaging::media::Library>,
+    /// Where the sends that wait are counted.
+    pub outlook: Arc<messaging::outlook::Outlook>,
 }
 
 /// A running router.
@@ -167,6 +170,7 @@ async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Rec
         options: Arc::new(options.clone()),
         commits: commits.clone(),
         census: seen.census,
+        outlook: parts.outlook,
     };
     let committer = tokio::spawn(commit_now_and_then(
         parts.store.clone(),

@@ -10,26 +10,43 @@ use messaging::event::Event;
 use messaging::ids::{AccountId, ConversationId, DeliveryId, EndpointId, MediaId, MessageId};
 use messaging::media::Wanted;
 use messaging::outcome::Verdict;
-use messaging::record::{Record, SendCommand};
+use messaging::record::{Class, Record, SendCommand};
 use messaging::state::FeedPosition;
+use messaging::store::Queue;
 use messaging::tenant::Tenant;
 use serde::{Deserialize, Serialize};
 
-/// Where an effect goes: one lane each.
+/// Where an effect goes, and by which line: an account has one for each class of sends. Order holds within a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
     /// A subscriber.
     Endpoint(EndpointId),
     /// A platform account.
-    Account(AccountId),
+    Account(AccountId, Class),
 }
 
 impl Destination {
-    /// Its key in `later` and in budgets.
-    pub fn bytes(self) -> [u8; 16] {
+    /// Its queue in `later`.
+    pub fn queue(self) -> Queue {
         match self {
-            Self::Endpoint(id) => id.0,
-            Self::Account(id) => id.0,
+            Self::Endpoint(EndpointId(id)) | Self::Account(AccountId(id), Class::Interactive) => Queue::Destination(id),
+            Self::Account(AccountId(id), Class::Bulk) => Queue::Bulk(id),
+        }
+    }
+
+    /// The same, without a class: one lane serves both lines of an account.
+    pub fn lane(self) -> Self {
+        match self {
+            Self::Endpoint(id) => Self::Endpoint(id),
+            Self::Account(id, _) => Self::Account(id, Class::Interactive),
+        }
+    }
+
+    /// By which line it goes.
+    pub fn class(self) -> Class {
+        match self {
+            Self::Endpoint(_) => Class::Interactive,
+            Self::Account(_, class) => class,
         }
     }
 }
@@ -110,7 +127,7 @@ impl Task {
     pub fn destination(&self) -> Destination {
         match &self.work {
             Work::Deliver(delivery) => Destination::Endpoint(delivery.endpoint),
-            Work::Send(sending) => Destination::Account(sending.account),
+            Work::Send(sending) => Destination::Account(sending.account, sending.command.class),
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Prefix {
     /// Number of the first place in `open`.
     first: u64,
     open: VecDeque<(u64, u32)>,
+    /// How many of them are held.
+    held: usize,
     finished: Option<u64>,
 }
 
@@ -25,6 +27,7 @@ impl Prefix {
     pub fn open(&mut self, number: u64) -> Place {
         debug_assert!(self.open.back().is_none_or(|(last, _)| *last < number), "numbers rise");
         self.open.push_back((number, 1));
+        self.held += 1;
         Place(self.first + self.open.len() as u64 - 1)
     }
 
@@ -36,7 +39,11 @@ impl Prefix {
 
     /// A holder is done.
     pub fn release(&mut self, place: Place) {
-        self.entry(&place).1 -= 1;
+        let holders = &mut self.entry(&place).1;
+        *holders -= 1;
+        if *holders == 0 {
+            self.held -= 1;
+        }
         while let Some((number, 0)) = self.open.front() {
             self.finished = Some(*number);
             self.open.pop_front();
@@ -49,9 +56,14 @@ impl Prefix {
         open.expect("a hold keeps its number open, and stays with its prefix")
     }
 
-    /// How many are open.
+    /// How many are open: from the first that is held on, those that were given back behind it included.
     pub fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// How many are held.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Whether none is open.
@@ -92,9 +104,13 @@ impl Progress {
     pub fn release(&mut self, slot: Slot) {
         self.topics[slot.topic.index()].release(slot.place);
     }
-    /// Records in work.
-    pub fn in_work(&self) -> usize {
-        self.topics.iter().map(Prefix::len).sum()
+    /// Records of a topic in work.
+    pub fn held(&self, topic: Topic) -> usize {
+        self.topics[topic.index()].held()
+    }
+    /// Records of a topic from the first that is in work on: what is remembered of it.
+    pub fn span(&self, topic: Topic) -> usize {
+        self.topics[topic.index()].len()
     }
     /// The finished position of a topic, once after each change.
     pub fn take_finished(&mut self, topic: Topic) -> Option<Position> {
@@ -120,7 +136,7 @@ mod tests {
         assert_eq!(progress.take_finished(Topic::Inbound), None);
         progress.release(third);
         assert_eq!(progress.take_finished(Topic::Inbound), Some(Position(30)));
-        assert_eq!(progress.in_work(), 0);
+        assert_eq!(Topic::ALL.iter().map(|topic| progress.held(*topic) + progress.span(*topic)).sum::<usize>(), 0);
     }
 
     proptest! {
@@ -137,7 +153,7 @@ mod tests {
                     prop_assert_eq!(Some(finished.0), prefix);
                 }
             }
-            prop_assert_eq!(progress.in_work(), 0);
+            prop_assert_eq!(Topic::ALL.iter().map(|topic| progress.held(*topic) + progress.span(*topic)).sum::<usize>(), 0);
         }
     }
 }

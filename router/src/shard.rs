@@ -13,12 +13,13 @@ use messaging::accounts::Accounts;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
 use messaging::directory::Directory;
-use messaging::ids::{ConversationId, MessageId, QuarantineId, partition_of};
+use messaging::ids::{AccountId, ConversationId, EndpointId, MessageId, QuarantineId, partition_of};
 use messaging::keeper::DirectoryKeeper;
 use messaging::log::{AppendError, Entry, Finished, Log, NewRecord, Position, ShardReader, Topic};
 use messaging::metrics;
 use messaging::outcome::{Outcome, Tracked, Verdict};
-use messaging::record::Record;
+use messaging::outlook::Outlook;
+use messaging::record::{Class, Record};
 use messaging::seal::{Keyring, fill_random};
 use messaging::state::{Conversation, EventData, EventRow, FeedPosition, FeedProgress, Pointer, Quarantined};
 use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Write};
@@ -35,6 +36,7 @@ use crate::later::{self, Later};
 use crate::media::Media;
 use crate::plan::{Delivery, Destination, Go, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::progress::{Place, Prefix, Progress, Slot};
+use crate::waits::Waits;
 use crate::{Options, ends};
 
 mod commits;
@@ -71,7 +73,9 @@ const STATES_MAX: usize = 2048;
 const NAP: Duration = Duration::from_secs(1);
 /// First and longest wait before a refused store or log write is tried again.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How soon a full lane is looked at again.
+/// Records of a topic that are remembered from the first in work on, in multiples of those that may be in work.
+const SPAN_FACTOR: usize = 64;
+/// How soon a full lane, or a topic without room, is looked at again.
 const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// Rows of `later` read at once when a shard begins; a longer `later` is read queue by queue.
 const LATER_AT_ONCE: usize = 100_000;
@@ -107,6 +111,8 @@ pub struct ShardParts {
     pub commits: Arc<Commits>,
     /// Where the shard says what it holds.
     pub census: Arc<Census>,
+    /// Where the sends that wait are counted.
+    pub outlook: Arc<Outlook>,
 }
 
 /// What a shard is told to do.
@@ -156,6 +162,7 @@ pub struct Shard<'a> {
     feed_open: Prefix,
     pub(crate) later: Later,
     pub(crate) flows: Flows,
+    pub(crate) waits: Waits,
     to_me: mpsc::Sender<FromLane>,
     from_lanes: mpsc::Receiver<FromLane>,
     newest_log_time: Timestamp,
@@ -199,8 +206,10 @@ impl<'a> Shard<'a> {
             }
             let wake = self.later.next_wake(self.parts.clock.now().plus(NAP));
             let (age, ended, later) = (self.parts.clock.now().since(self.inbound_at), !self.from_lanes.is_empty(), &self.later);
-            let intake = self.flows.intake(age, ended, |destination| later.under_way(destination.bytes()) >= LATER_IN_FLIGHT_MAX);
-            let takes = self.takes_records();
+            let intake = self.flows.intake(age, ended, |destination| later.under_way(destination.queue()) >= LATER_IN_FLIGHT_MAX);
+            // Records of a topic without room may be there all the time: then it is looked again after a moment.
+            let full = Topic::ALL.iter().any(|topic| self.room(*topic) == 0);
+            let takes = Topic::ALL.iter().any(|topic| self.room(*topic) > 0);
             let held = match intake {
                 Intake::Free | Intake::AtMost(_) => None,
                 Intake::Held(until) => Some(until),
@@ -216,7 +225,8 @@ impl<'a> Shard<'a> {
                     continue;
                 }
                 Some(message) = self.from_lanes.recv() => messages.push(message),
-                () = self.reader.ready(), if takes && held.is_none() => {}
+                () = self.reader.ready(), if takes && !full && held.is_none() => {}
+                () = tokio::time::sleep(ROOM_LOOK), if full => {}
                 () = self.parts.clock.sleep_until(wake) => {}
                 () = tokio::time::sleep_until(held.unwrap_or_else(tokio::time::Instant::now)), if held.is_some() => {}
             }
@@ -252,8 +262,14 @@ impl<'a> Shard<'a> {
         }
     }
 
-    fn takes_records(&self) -> bool {
-        self.progress.in_work() < self.parts.options.max_in_flight_per_shard
+    /// How many more records of a topic may be in work. Each topic has its own bound: a campaign that waits holds up neither answers nor
+    /// what people write.
+    fn room(&self, topic: Topic) -> usize {
+        let max = self.parts.options.max_in_flight_per_shard;
+        if self.progress.span(topic) >= max.saturating_mul(SPAN_FACTOR) {
+            return 0;
+        }
+        max.saturating_sub(self.progress.held(topic))
     }
 
     /// A weighted batch: inbound before outbound before bulk, none starves; what one does not use the others get.
@@ -265,12 +281,14 @@ impl<'a> Shard<'a> {
             Intake::Held(_) => 0,
         };
         let mut batch = Vec::new();
+        let mut taken = [0; Topic::ALL.len()];
         for round in 0..2 {
             for (topic, share) in SHARES {
                 let mut max = if round == 0 { share } else { BATCH_MAX - batch.len() };
                 if topic == Topic::Inbound {
                     max = max.min(inbound_max);
                 }
+                max = max.min(self.room(topic).saturating_sub(taken[topic.index()]));
                 if max == 0 {
                     continue;
                 }
@@ -285,6 +303,7 @@ impl<'a> Shard<'a> {
                             let waited = self.parts.clock.now().since(oldest.appended_at).as_secs_f64();
                             metrics::ROUTER_QUEUE_DURATION_SECONDS.at([direction.index()]).record(waited);
                         }
+                        taken[topic.index()] += entries.len();
                         batch.extend(entries.into_iter().map(|entry| (topic, entry)));
                     }
                     Err(error) => {
@@ -383,6 +402,7 @@ impl<'a> Shard<'a> {
                     }
                 }
                 None => {
+                    self.waits.leave_row(destination, &entry.row);
                     let write = self.later.done(destination, entry.order, now);
                     desk.write(write);
                 }
@@ -395,6 +415,7 @@ impl<'a> Shard<'a> {
         self.place_tasks(&mut desk, tasks, &owners, &held, &mut offers, now);
         // A scheduled send has no record to hold it: it goes on from `later`.
         for task in std::mem::take(&mut desk.effects.scheduled) {
+            self.waits.join(&task);
             self.park(&mut desk, Pending { task, slot: None, place: None, order: None }, Timestamp::ZERO, now);
         }
         for row in std::mem::take(&mut desk.effects.timers) {

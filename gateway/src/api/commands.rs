@@ -9,7 +9,7 @@ use messaging::directory::Account;
 use messaging::ids::{AccountId, ConversationId, MessageId, random10};
 use messaging::log::Topic;
 use messaging::outcome::Status;
-use messaging::record::{Command, SendCommand};
+use messaging::record::{Class, Command, SendCommand};
 use serde_json::json;
 
 use super::json::{Reader, parse_optional_object};
@@ -116,6 +116,7 @@ pub(super) async fn receipt(call: &Call<'_>, kind: ReceiptKind) -> Result<Reply,
         metadata: None,
         fingerprint: [0; 16],
         possible_duplicate: false,
+        class: Class::Interactive,
     };
     append(call, &account, state.id, &Command::Send(Box::new(command)), Topic::Outbound).await?;
     let body = json!({"id": message, "status": "accepted", "conversation": state.id, "accepted_at": call.now});

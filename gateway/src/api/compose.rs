@@ -8,7 +8,7 @@ use messaging::clock::Timestamp;
 use messaging::content::{Content, Handle, Template};
 use messaging::directory::{Account, Directory};
 use messaging::ids::{AccountId, ContactId, ConversationId, MessageId};
-use messaging::record::SendCommand;
+use messaging::record::{Class, SendCommand};
 use messaging::tenant::Tenant;
 use serde_json::{Map, Value};
 
@@ -94,6 +94,7 @@ impl Draft {
             metadata: self.metadata,
             fingerprint,
             possible_duplicate: false,
+            class: if self.is_bulk { Class::Bulk } else { Class::Interactive },
         }
     }
 }

@@ -12,7 +12,7 @@ use messaging::directory::Account;
 use messaging::ids::{ConversationId, MessageId, partition_of, random10};
 use messaging::log::{NewRecord, Topic};
 use messaging::metrics::{self, IdempotencyOutcome, IngressOutcome};
-use messaging::record::{Command, Record, SendCommand};
+use messaging::record::{Class, Command, Record, SendCommand};
 use messaging::state::{Conversation, MessageRow, Pointer};
 use messaging::store::Key;
 use serde_json::{Map, Value, json};
@@ -200,6 +200,13 @@ pub(super) fn settle(
         }
     };
     judge::account_works(call, &account)?;
+    let is_later = draft.not_before.is_some_and(|at| at > call.now);
+    let wait = forecast(call, &account, class_of(&draft), conversation);
+    if !draft.is_bulk && !is_later && wait > call.shared().options.max_wait {
+        let detail =
+            format!("{} s of sends stand before it, and limits.max_wait is {} s", wait.as_secs(), call.shared().options.max_wait.as_secs());
+        return Err(Problem::new(Code::QuotaExceeded, detail).retry_after(wait - call.shared().options.max_wait));
+    }
     let way = match states {
         Ok(_) => judge::judge(call, &draft, &account, state)?,
         // The store is away: the shard decides.
@@ -242,7 +249,8 @@ pub(super) fn ready(
     accepted_at: Timestamp,
 ) -> (NewRecord, Accepted) {
     let Addressed { draft, account, to, conversation, .. } = addressed;
-    let topic = if draft.is_bulk { Topic::Bulk } else { Topic::Outbound };
+    let class = class_of(&draft);
+    let topic = class.topic();
     let not_before = draft.not_before.unwrap_or(accepted_at).max(accepted_at);
     let command = draft.command(message, to, fingerprint);
     let record = record(call, &account, conversation, &Command::Send(Box::new(command)), topic, accepted_at);
@@ -253,7 +261,7 @@ pub(super) fn ready(
         topic,
         fingerprint,
         accepted_at,
-        expected_by: not_before.plus(USUAL_WAIT + forecast(call, &account, topic, conversation)),
+        expected_by: not_before.plus(USUAL_WAIT + forecast(call, &account, class, conversation)),
     };
     (record, accepted)
 }
@@ -272,12 +280,20 @@ pub(super) fn record(
     record.to_new(topic, parts.log.partitions(), parts.keyring.log())
 }
 
-/// How long what stands before a message on its partition will take at the account's rate.
-fn forecast(call: &Call<'_>, account: &Account, topic: Topic, conversation: ConversationId) -> Duration {
+fn class_of(draft: &Draft) -> Class {
+    if draft.is_bulk { Class::Bulk } else { Class::Interactive }
+}
+
+/// How long what stands before a message of this class will take at its account's rate. A process without a router knows the log only:
+/// there it is what stands on the message's partition.
+fn forecast(call: &Call<'_>, account: &Account, class: Class, conversation: ConversationId) -> Duration {
     let parts = &call.shared().parts;
     let rate = parts.channels.get(&account.channel).map_or(0.0, |settings| settings.per_account);
-    let waiting = call.shared().backlog.waiting(call, topic, partition_of(conversation, parts.log.partitions()));
-    Duration::try_from_secs_f64(waiting as f64 / rate.max(0.01)).unwrap_or_default()
+    let ahead = parts.outlook.ahead(account.owner.account, class).unwrap_or_else(|| {
+        let partition = partition_of(conversation, parts.log.partitions());
+        call.shared().backlog.waiting(call, class.topic(), partition)
+    });
+    Duration::try_from_secs_f64(ahead as f64 / rate.max(0.01)).unwrap_or_default()
 }
 
 /// What waits on the log, looked at once a second at most.
@@ -307,6 +323,10 @@ impl Backlog {
 pub(super) fn count(call: &Call<'_>, accepted: &Accepted, is_durable: bool) {
     let directory = call.directory();
     let Some(account) = directory.account_of(call.tenant(), accepted.account) else { return };
+    if is_durable {
+        let class = if accepted.topic == Topic::Bulk { Class::Bulk } else { Class::Interactive };
+        call.shared().parts.outlook.accepted(accepted.account, class);
+    }
     let outcome = if is_durable { IngressOutcome::Accepted } else { IngressOutcome::Refused };
     metrics::INGRESS_EVENTS.at([account.channel.index(), PieceKind::Send.index(), outcome.index()]).increment(1);
 }

@@ -30,6 +30,7 @@ use messaging::exchange::HttpRequest;
 use messaging::keeper::DirectoryKeeper;
 use messaging::media::{DirectoryBlobs, Download, DownloadError, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
 use messaging::metrics::Listener;
+use messaging::outlook::Outlook;
 use messaging::record::{Command, Record, RecordKind};
 use messaging::seal::Keyring;
 use messaging::store::{self, Store};
@@ -151,6 +152,7 @@ pub(crate) fn fakes() -> Fakes {
         clock: shared.clone(),
         limit: messaging::limit::open_local(shared),
         channels: channels(),
+        outlook: Arc::new(Outlook::new(START, true)),
         caller: caller.clone(),
         dial: None,
         is_allowed_url: Arc::new(|url| if url.starts_with("https://") { Ok(()) } else { Err("must be https".into()) }),

@@ -9,7 +9,7 @@ use messaging::content::Handle;
 use messaging::ids::{AccountId, ConversationId, MessageId, TenantId};
 use messaging::log::{AppendError, Topic};
 use messaging::outcome::{Status, Step};
-use messaging::record::{Command, SendCommand};
+use messaging::record::{Class, Command, SendCommand};
 use messaging::state::{Conversation, Direction, MessageMeta, MessageRow, Pointer};
 use messaging::store::{Durability, Key, Store, Write};
 use serde_json::{Value, json};
@@ -83,6 +83,7 @@ impl World {
             metadata: None,
             fingerprint,
             possible_duplicate: false,
+            class: Class::Interactive,
         };
         let content = serde_json::to_string(&command).unwrap();
         let row = MessageRow::seal(tenant, id, &meta, &key, Some(&content), &state.contact_key());

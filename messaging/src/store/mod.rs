@@ -39,6 +39,8 @@ pub use retention::Retention;
 pub enum Queue {
     /// Of an account or endpoint (its 16 bytes).
     Destination([u8; 16]),
+    /// Of an account's bulk sends: they never stand before the others.
+    Bulk([u8; 16]),
     /// Windows, scheduled sends, unknown sends awaiting settlement: ordered by due time.
     Timers,
 }

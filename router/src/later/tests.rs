@@ -3,7 +3,7 @@ use messaging::ids::TenantId;
 use messaging::state::FeedPosition;
 use proptest::prelude::*;
 
-const DESTINATION: [u8; 16] = [9; 16];
+const DESTINATION: Queue = Queue::Destination([9; 16]);
 
 fn row(conversation: u8, number: u64) -> LaterRow {
     LaterRow {

@@ -47,6 +47,7 @@ impl<'a> Shard<'a> {
             feed_open: Prefix::default(),
             later: Later::new(id, lease.epoch),
             flows: Flows::default(),
+            waits: Waits::new(parts.outlook.clone()),
             to_me,
             from_lanes,
             newest_log_time: Timestamp::ZERO,

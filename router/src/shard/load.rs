@@ -24,7 +24,7 @@ impl Shard<'_> {
         incoming: &mut [Incoming],
         messages: &[FromLane],
         timers: &[(LaterRow, Write)],
-        ready: &[([u8; 16], later::Entry)],
+        ready: &[(Queue, later::Entry)],
     ) -> Vec<(ConversationId, ConversationId, Tenant, Record)> {
         let mut wanted: Vec<(Tenant, ConversationId)> = Vec::new();
         wanted.extend(incoming.iter().map(|one| (one.record.get().tenant, one.record.get().conversation)));
@@ -125,7 +125,7 @@ impl Shard<'_> {
         incoming: &[Incoming],
         messages: &[FromLane],
         timers: &[(LaterRow, Write)],
-        ready: &[([u8; 16], later::Entry)],
+        ready: &[(Queue, later::Entry)],
     ) -> Map<Key, Option<Vec<u8>>> {
         let mut rows = Map::default();
         let mut keys: Vec<Key> = Vec::new();

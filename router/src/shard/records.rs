@@ -32,6 +32,11 @@ impl Shard<'_> {
 
     pub(super) fn decide(&mut self, desk: &mut Desk<'_>, incoming: &Incoming) -> Outcome {
         let record = incoming.record.get();
+        if let Ok(Parsed::Command(command)) = &incoming.parsed
+            && let messaging::record::Command::Send(send) = &**command
+        {
+            self.waits.taken(record.account, send.class, record.accepted_at);
+        }
         let parsed = match &incoming.parsed {
             Ok(parsed) => parsed,
             Err(unfit) => return quarantine(desk, record, *unfit, &self.parts.keyring),

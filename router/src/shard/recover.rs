@@ -40,6 +40,7 @@ impl Shard<'_> {
     fn load_later(&mut self, found: Vec<messaging::store::Found>) {
         for (key, bytes) in found {
             if let (Key::Later(_, queue, order), Some(row)) = (key, later::decode(&bytes)) {
+                self.waits.join_row(queue, &row);
                 self.later.load(queue, order, risen(row, self.lease.epoch));
             }
         }
@@ -50,7 +51,8 @@ impl Shard<'_> {
         let directory = self.parts.keeper.shared().load_full();
         let endpoints = directory.endpoints().map(|endpoint| endpoint.row.id.0);
         let accounts = directory.accounts().map(|account| account.row.id.0);
-        let queues: Vec<Queue> = endpoints.chain(accounts).map(Queue::Destination).chain([Queue::Timers]).collect();
+        let bulk = directory.accounts().map(|account| Queue::Bulk(account.row.id.0));
+        let queues: Vec<Queue> = endpoints.chain(accounts).map(Queue::Destination).chain(bulk).chain([Queue::Timers]).collect();
         for queue in queues {
             let mut from = 0;
             loop {

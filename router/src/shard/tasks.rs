@@ -3,14 +3,17 @@
 use super::*;
 
 impl Shard<'_> {
-    pub(super) fn take_ready(&mut self, now: Timestamp) -> Vec<([u8; 16], later::Entry)> {
+    pub(super) fn take_ready(&mut self, now: Timestamp) -> Vec<(Queue, later::Entry)> {
         let mut ready = Vec::new();
         for destination in self.later.waiting(now) {
             let flows = &self.flows;
-            let busy = |conversation| {
-                let endpoint = Destination::Endpoint(messaging::ids::EndpointId(destination));
-                let account = Destination::Account(messaging::ids::AccountId(destination));
-                flows.is_busy((endpoint, conversation)) || flows.is_busy((account, conversation))
+            let busy = |conversation| match destination {
+                Queue::Destination(id) => {
+                    let account = Destination::Account(AccountId(id), Class::Interactive);
+                    flows.is_busy((Destination::Endpoint(EndpointId(id)), conversation)) || flows.is_busy((account, conversation))
+                }
+                Queue::Bulk(id) => flows.is_busy((Destination::Account(AccountId(id), Class::Bulk), conversation)),
+                Queue::Timers => false,
             };
             for entry in self.later.take_ready(destination, now, LATER_IN_FLIGHT_MAX, busy) {
                 ready.push((destination, entry));
@@ -42,6 +45,7 @@ impl Shard<'_> {
         let mut events: Vec<Place> = Vec::new();
         let mut last = None;
         for (task, owner) in tasks.into_iter().zip(owners) {
+            self.waits.join(&task);
             let destination = task.destination();
             let key = (destination, task.conversation);
             let (slot, place) = match &task.work {
@@ -57,7 +61,7 @@ impl Shard<'_> {
                 }
             };
             let pending = Pending { task, slot, place, order: None };
-            let waits = self.later.blocks(destination.bytes(), key.1) || self.later.held(destination.bytes(), now);
+            let waits = self.later.blocks(destination.queue(), key.1) || self.later.held(destination.queue(), now);
             if waits || !self.flows.has_room(key) {
                 self.shadow(desk, key, now);
                 self.park(desk, pending, Timestamp::ZERO, now);
@@ -72,7 +76,7 @@ impl Shard<'_> {
 
     /// Puts a task into `later` and lets go of what waits for it (after this step's rows are written).
     pub(crate) fn park(&mut self, desk: &mut Desk<'_>, mut pending: Pending, due: Timestamp, now: Timestamp) {
-        let destination = pending.task.destination().bytes();
+        let destination = pending.task.destination().queue();
         if let Some(order) = pending.order {
             if let Some(write) = self.later.again(destination, order, due, pending.task.attempts, now) {
                 desk.write(write);
@@ -97,7 +101,7 @@ impl Shard<'_> {
         let Some(mut head) = flow.pop_front() else { return };
         if head.order.is_none() {
             let row = ends::later_row(&head.task, Timestamp::ZERO, now, self.lease.epoch);
-            let (write, order) = self.later.push_in_flight(key.0.bytes(), row, now);
+            let (write, order) = self.later.push_in_flight(key.0.queue(), row, now);
             desk.write(write);
             self.let_go(&mut head);
             head.order = Some(order);
@@ -170,7 +174,7 @@ impl Shard<'_> {
         let due = now.plus(ROOM_LOOK);
         for pending in self.flows.take(key) {
             match pending.order {
-                Some(order) => self.later.put_back(key.0.bytes(), order, due),
+                Some(order) => self.later.put_back(key.0.queue(), order, due),
                 None => self.park(desk, pending, due, now),
             }
         }
@@ -178,9 +182,13 @@ impl Shard<'_> {
 
     pub(super) fn cancel(&mut self, desk: &mut Desk<'_>, now: Timestamp) {
         for (account, message) in std::mem::take(&mut desk.effects.cancelled) {
-            if let Some(order) = self.later.find_send(account.0, message) {
-                let write = self.later.done(account.0, order, now);
-                desk.write(write);
+            for line in Class::ALL.map(|class| Destination::Account(account, class).queue()) {
+                if let Some(row) = self.later.find_send(line, message) {
+                    let (order, row) = (row.order, row.row.clone());
+                    self.waits.leave_row(line, &row);
+                    let write = self.later.done(line, order, now);
+                    desk.write(write);
+                }
             }
             // In memory: its turn comes, the intent says no.
         }
@@ -195,7 +203,7 @@ impl Shard<'_> {
         }
         for destination in self.later.waiting(now) {
             if let Some(from) = self.later.to_read(destination) {
-                let found = self.scan(Scan::Later(self.id, Queue::Destination(destination), from), PAGE / 2).await;
+                let found = self.scan(Scan::Later(self.id, destination, from), PAGE / 2).await;
                 let more = found.len() == PAGE / 2;
                 self.later.read_on(destination, rows_of(found, self.lease.epoch), more);
             }

@@ -35,6 +35,14 @@ impl MemLog {
         Arc::new(Self { inner: self.inner.clone(), news: Arc::default(), clock: self.clock.clone(), refusals: Mutex::default() })
     }
 
+    /// How many records of a topic are finished, over all shards.
+    pub fn finished(&self, topic: Topic) -> usize {
+        let inner = self.inner.lock().unwrap();
+        let of_topic = inner.records.iter().filter(|((of, _), _)| *of == topic.index());
+        let finished = |lane: &(usize, u16)| inner.finished.get(lane).copied().unwrap_or_default();
+        of_topic.map(|(lane, records)| records.iter().filter(|entry| entry.position.0 <= finished(lane)).count()).sum()
+    }
+
     /// Refuses the next commands, each with one of these.
     pub fn refuse_commands(&self, errors: impl IntoIterator<Item = AppendError>) {
         self.refusals.lock().unwrap().extend(errors);

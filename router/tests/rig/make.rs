@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use messaging::channels::{ChannelKind, ChannelSettings};
-use messaging::clock::{ManualClock, SystemClock, Timestamp};
+use messaging::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use messaging::directory::*;
 use messaging::event::EventFilter;
 use messaging::ids::*;
 use messaging::keeper::DirectoryKeeper;
 use messaging::media::{DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, VaultSettings};
+use messaging::outlook::Outlook;
 use messaging::seal::{DataKey, Keyring, Secret};
 use messaging::store::Store;
 use router::egress::{AllowedNetwork, Door, Policy, Settings};
@@ -61,10 +62,11 @@ pub fn run(
     keyring: &Keyring,
     clock: &Arc<ManualClock>,
     media: &Path,
-) -> (router::Router, tokio::runtime::Runtime) {
+) -> (router::Router, tokio::runtime::Runtime, Arc<Outlook>) {
     let allow = vec!["127.0.0.0/8".parse::<AllowedNetwork>().unwrap()];
     let policy = Policy { allow, allow_http: true, ..Policy::default() };
     let door = Door::new(Settings { policy, ..Settings::default() }, Arc::new(SystemClock::default())).unwrap();
+    let outlook = Arc::new(Outlook::new(clock.now(), true));
     let parts = router::Parts {
         log: log.clone(),
         store: store.clone(),
@@ -75,6 +77,7 @@ pub fn run(
         channels: settings(),
         media: library(media, keeper, keyring, clock, log.clone(), Arc::new(door.clone())),
         door: Arc::new(door),
+        outlook: outlook.clone(),
         tail: Arc::new(tokio::sync::broadcast::channel(16).0),
     };
     let seconds = Duration::from_secs;
@@ -97,7 +100,7 @@ pub fn run(
     let guard = runtime.enter();
     let router = router::Router::start(parts, options);
     drop(guard);
-    (router, runtime)
+    (router, runtime, outlook)
 }
 
 pub fn rows(

@@ -16,7 +16,8 @@ use messaging::ids::*;
 use messaging::keeper::{Change, DirectoryKeeper};
 use messaging::log::*;
 use messaging::outcome::Status;
-use messaging::record::{Command, Record, SendCommand};
+use messaging::outlook::Outlook;
+use messaging::record::{Class, Command, Record, SendCommand};
 use messaging::seal::{Keyring, Secret};
 use messaging::state::{Conversation, MessageRow, Pointer, Quarantined};
 use messaging::store::{Key, Scan, Store};
@@ -52,6 +53,8 @@ pub struct Rig {
     pub tenant: Tenant,
     pub account: AccountId,
     pub endpoint: EndpointId,
+    /// What stands before a send.
+    pub outlook: Arc<Outlook>,
     router: router::Router,
     runtime: Option<tokio::runtime::Runtime>,
     dir: tempfile::TempDir,
@@ -86,8 +89,9 @@ impl Rig {
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
         let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
-        let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"));
+        let (router, runtime, outlook) = run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"));
         Self {
+            outlook,
             kind,
             tenant: Tenant::for_tests(tenant_id),
             clock,
@@ -186,6 +190,7 @@ impl Rig {
             metadata: None,
             fingerprint: [0; 16],
             possible_duplicate: false,
+            class: Class::Interactive,
         };
         let conversation = self.keyring.ids().conversation(self.tenant.id(), id, to.expose());
         let owned = Owned { tenant: self.tenant, account: id };
@@ -209,8 +214,8 @@ impl Rig {
         let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
         keeper.refresh().await.unwrap();
         let log = self.log.reopened();
-        let (router, runtime) = run(&log, &store, &keeper, &self.keyring, &self.clock, &self.dir.path().join("media"));
-        Self { keeper, store, log, router, runtime: Some(runtime), ..self }
+        let (router, runtime, outlook) = run(&log, &store, &keeper, &self.keyring, &self.clock, &self.dir.path().join("media"));
+        Self { keeper, store, log, outlook, router, runtime: Some(runtime), ..self }
     }
 
     pub async fn stop(mut self) {
@@ -398,13 +403,14 @@ impl Rig {
             metadata: None,
             fingerprint: [0; 16],
             possible_duplicate: false,
+            class: Class::Interactive,
         };
         edit(&mut send);
-        let to = send.to.clone();
+        let (to, topic) = (send.to.clone(), send.class.topic());
         let command = Command::Send(Box::new(send));
         let conversation = self.conversation(&to);
         let record = Record::command(self.owned(), self.kind, conversation, &command, self.clock.now());
-        self.append(record, Topic::Outbound).await;
+        self.append(record, topic).await;
         message
     }
 

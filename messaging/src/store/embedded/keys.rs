@@ -31,6 +31,7 @@ const PROGRESS: u8 = 3;
 // In `Table::Shards`, after `LATER`: the order of `Queue`'s variants.
 const DESTINATION: u8 = 0;
 const TIMERS: u8 = 1;
+const BULK: u8 = 2;
 
 /// The tables. Those with the same pattern of use share one: fewer are cheaper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +159,7 @@ fn later(shard: u16, queue: Queue, order: u64) -> KeyBytes {
     let (shard, order) = (shard.to_be_bytes(), order.to_be_bytes());
     match queue {
         Queue::Destination(id) => KeyBytes::of(&[&shard, &[LATER, DESTINATION], &id, &order]),
+        Queue::Bulk(id) => KeyBytes::of(&[&shard, &[LATER, BULK], &id, &order]),
         Queue::Timers => KeyBytes::of(&[&shard, &[LATER, TIMERS], &order]),
     }
 }
@@ -205,6 +207,7 @@ fn decode_shard_row(rest: &mut Rest<'_>) -> Result<Key, BadKey> {
             let queue = match rest.tag()? {
                 DESTINATION => Queue::Destination(rest.take()?),
                 TIMERS => Queue::Timers,
+                BULK => Queue::Bulk(rest.take()?),
                 _ => return Err(BadKey),
             };
             Ok(Key::Later(shard, queue, u64::from_be_bytes(rest.take()?)))
@@ -301,7 +304,7 @@ mod tests {
         prop_oneof![0..3u16, any::<u16>(), Just(u16::MAX)]
     }
     fn queue() -> impl Strategy<Value = Queue> {
-        prop_oneof![id().prop_map(Queue::Destination), Just(Queue::Timers)]
+        prop_oneof![id().prop_map(Queue::Destination), id().prop_map(Queue::Bulk), Just(Queue::Timers)]
     }
     fn key() -> impl Strategy<Value = Key> {
         prop_oneof![

@@ -17,6 +17,8 @@
 //! * Intents are deleted at the rate of sending and read only when a shard begins, all of them: 64 slots keep each slot's
 //!   deletions below what a read bears.
 
+use std::borrow::Cow;
+
 use crate::clock::Timestamp;
 use crate::ids::{ConversationId, ID_BYTES, MessageId, QuarantineId, TenantId};
 use crate::state::FeedPosition;
@@ -42,6 +44,8 @@ pub(super) const INTENT_SLOTS: u8 = 64;
 pub(super) const QUARANTINE_SLOTS: u8 = 16;
 /// The timers' name in the column `queue`, where destinations have 16 bytes.
 const TIMERS: &[u8] = b"t";
+/// Stands behind the id of an account whose bulk sends they are.
+const BULK: &[u8] = b"b";
 
 /// The tables whose rows stand for keys, and the indexes of their buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -226,7 +230,7 @@ pub(super) fn event_bucket(order: u64) -> [u8; 8] {
 
 fn later_bits(queue: Queue) -> u32 {
     match queue {
-        Queue::Destination(_) => QUEUE_BUCKET_BITS,
+        Queue::Destination(_) | Queue::Bulk(_) => QUEUE_BUCKET_BITS,
         Queue::Timers => TIMER_BUCKET_BITS,
     }
 }
@@ -240,16 +244,17 @@ pub(super) fn later_bucket(queue: Queue, order: u64) -> [u8; 8] {
 pub(super) fn later_bucket_end(queue: Queue, bucket: u64) -> Timestamp {
     let order = bucket.saturating_add(1).saturating_mul(1 << later_bits(queue));
     match queue {
-        Queue::Destination(_) => Timestamp(order),
+        Queue::Destination(_) | Queue::Bulk(_) => Timestamp(order),
         Queue::Timers => Timestamp((order >> TIMER_SLOT_BITS).saturating_mul(10_000)),
     }
 }
 
 /// A queue's name in its column.
-pub(super) fn queue_cell(queue: &Queue) -> &[u8] {
+pub(super) fn queue_cell(queue: &Queue) -> Cow<'_, [u8]> {
     match queue {
-        Queue::Destination(id) => id,
-        Queue::Timers => TIMERS,
+        Queue::Destination(id) => Cow::Borrowed(id),
+        Queue::Bulk(id) => Cow::Owned([id.as_slice(), BULK].concat()),
+        Queue::Timers => Cow::Borrowed(TIMERS),
     }
 }
 
@@ -257,6 +262,11 @@ pub(super) fn queue_cell(queue: &Queue) -> &[u8] {
 pub(super) fn queue_of(cell: &[u8]) -> Option<Queue> {
     if cell == TIMERS {
         return Some(Queue::Timers);
+    }
+    if let Some(id) = cell.strip_suffix(BULK)
+        && let Ok(id) = id.try_into()
+    {
+        return Some(Queue::Bulk(id));
     }
     Some(Queue::Destination(cell.try_into().ok()?))
 }
@@ -285,7 +295,7 @@ pub(super) fn row_of(key: &Key) -> (Table, Cells) {
             (Table::Events, cells)
         }
         Key::Later(shard, queue, order) => {
-            let cells = Cells::of(&[&int(*shard), queue_cell(queue), &later_bucket(*queue, *order), &order.to_be_bytes()]);
+            let cells = Cells::of(&[&int(*shard), &queue_cell(queue), &later_bucket(*queue, *order), &order.to_be_bytes()]);
             (Table::Later, cells)
         }
         Key::Intent(shard, tenant, id) => (Table::Intents, Cells::of(&[&int(*shard), &int(intent_slot(id)), &tenant.0, &id.0])),
@@ -301,7 +311,7 @@ pub(super) fn index_of(key: &Key) -> Option<(Table, Cells)> {
         Key::Message(tenant, conversation, at, _) => Some((Table::MessageMonths, Cells::of(&[&tenant.0, &conversation.0, &month(*at)]))),
         Key::Event(tenant, place) => Some((Table::EventBuckets, Cells::of(&[&tenant.0, &int(place.shard), &event_bucket(place.order)]))),
         Key::Later(shard, queue, order) => {
-            Some((Table::LaterBuckets, Cells::of(&[&int(*shard), queue_cell(queue), &later_bucket(*queue, *order)])))
+            Some((Table::LaterBuckets, Cells::of(&[&int(*shard), &queue_cell(queue), &later_bucket(*queue, *order)])))
         }
         Key::Quarantine(tenant, id) => Some((Table::QuarantineIds, Cells::of(&[&int(quarantine_slot(id)), &id.0, &tenant.0]))),
         Key::Conversation(..) | Key::Pointer(..) | Key::PlatformId(..) | Key::Intent(..) | Key::Progress(_) | Key::Work(..) => None,
@@ -407,7 +417,7 @@ mod tests {
         let second = 1_000_000;
         let queue = Queue::Destination([1; 16]);
         let place = |queue: Queue, at: u64| match queue {
-            Queue::Destination(_) => at,
+            Queue::Destination(_) | Queue::Bulk(_) => at,
             Queue::Timers => (at / 10_000) << TIMER_SLOT_BITS,
         };
         for (queue, width) in [(queue, 268 * second), (Queue::Timers, 2622 * second)] {
@@ -436,8 +446,8 @@ mod tests {
 
     #[test]
     fn queues_read_back() {
-        for queue in [Queue::Timers, Queue::Destination([0; 16]), Queue::Destination([b't'; 16])] {
-            assert_eq!(queue_of(queue_cell(&queue)), Some(queue));
+        for queue in [Queue::Timers, Queue::Destination([0; 16]), Queue::Destination([b't'; 16]), Queue::Bulk([b'b'; 16])] {
+            assert_eq!(queue_of(&queue_cell(&queue)), Some(queue));
         }
         assert_eq!(queue_of(b""), None);
     }

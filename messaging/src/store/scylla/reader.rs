@@ -215,7 +215,8 @@ impl Inner {
     /// not walked through again.
     async fn later(&self, shard: u16, queue: Queue, from: u64, limit: usize) -> Result<Vec<Found>, Failure> {
         let mut buckets: Vec<[u8; 8]> = Vec::new();
-        let args = [&keys::int(shard)[..], keys::queue_cell(&queue), &keys::later_bucket(queue, from)];
+        let cell = keys::queue_cell(&queue);
+        let args = [&keys::int(shard)[..], &cell, &keys::later_bucket(queue, from)];
         self.pages(&self.statements.scans.queue_buckets, &args, usize::MAX, &mut |[bucket]| {
             buckets.push(bucket.try_into().map_err(|_| keys::BadCell)?);
             Ok(())
@@ -248,7 +249,8 @@ impl Inner {
 
     pub(super) async fn later_of(&self, shard: u16, queue: Queue, bucket: [u8; 8], from: u64, limit: usize) -> Result<Vec<Found>, Failure> {
         let mut found = Vec::new();
-        let args = [&keys::int(shard)[..], keys::queue_cell(&queue), &bucket, &from.to_be_bytes()];
+        let cell = keys::queue_cell(&queue);
+        let args = [&keys::int(shard)[..], &cell, &bucket, &from.to_be_bytes()];
         self.pages(&self.statements.scans.later, &args, limit, &mut |[pos, value]| {
             found.push((keys::later_key(shard, queue, pos)?, value.to_vec()));
             Ok(())

@@ -97,7 +97,7 @@ impl Inner {
             }
             if self.later_of(shard, queue, bucket.to_be_bytes(), 0, 1).await?.is_empty() {
                 watched.remove(&key);
-                let cells = Cells::of(&[&keys::int(shard), keys::queue_cell(&queue), &bucket.to_be_bytes()]);
+                let cells = Cells::of(&[&keys::int(shard), &keys::queue_cell(&queue), &bucket.to_be_bytes()]);
                 empty.push(Row { table: Table::LaterBuckets, cells, put: None, stamp: watch.stamp, replicas: 0 });
             } else {
                 watched.insert(key, Watch { next: now.plus(now.since(end) * PATIENCE), ..watch });
