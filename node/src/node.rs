@@ -18,6 +18,7 @@ use messaging::metrics::{self, Exporter};
 use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
 use messaging::store::Store;
 use router::egress::{AllowedNetwork, Door, Policy};
+use router::fleet::Fleet;
 use tokio::sync::{Notify, broadcast};
 
 use crate::backends::{self, Backends};
@@ -42,6 +43,7 @@ pub struct Node {
     tail: router::plan::Tail,
     exporter: Arc<Exporter>,
     drain: Arc<Notify>,
+    fleet: Arc<Fleet>,
     gateway: gateway::Gateway,
     listeners: gateway::Listeners,
 }
@@ -80,6 +82,7 @@ impl Node {
         let door = Arc::new(door(&config, shared.clone())?);
         let tail = Arc::new(broadcast::channel(TAIL_LINES).0);
         let drain = Arc::new(Notify::new());
+        let fleet = Arc::new(Fleet::default());
         let public_url = config
             .node
             .public_url
@@ -101,10 +104,10 @@ impl Node {
                 let door = door.clone();
                 Arc::new(move |url| door.policy().check_url(url).map(|_| ()).map_err(|error| error.to_string()))
             },
-            admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
+            admin: admin_parts(&config, &clock, &exporter, &tail, &drain, &fleet),
         };
         let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
-        Ok(Self { config, clock, backends, keeper, keyring, media, door, tail, exporter, drain, gateway, listeners })
+        Ok(Self { config, clock, backends, keeper, keyring, media, door, tail, exporter, drain, fleet, gateway, listeners })
     }
 
     /// Where the public listener is, if this node has a gateway.
@@ -188,6 +191,7 @@ impl Node {
             door: self.door.clone(),
             media: self.media.clone(),
             tail: self.tail.clone(),
+            fleet: self.fleet.clone(),
         }
     }
 }
@@ -319,6 +323,7 @@ fn router_options(config: &Config) -> router::Options {
             max_response: webhooks.max_response,
             user_agent: user_agent(config),
         }),
+        faults: router::faults::Faults::default(),
     }
 }
 
@@ -328,6 +333,7 @@ fn admin_parts(
     exporter: &Arc<Exporter>,
     tail: &router::plan::Tail,
     drain: &Arc<Notify>,
+    fleet: &Arc<Fleet>,
 ) -> gateway::AdminParts {
     let (exporter, tail, drain) = (exporter.clone(), tail.clone(), drain.clone());
     gateway::AdminParts {
@@ -338,8 +344,16 @@ fn admin_parts(
         }),
         tail: Some(Arc::new(move || Box::pin(lines(tail.subscribe())) as gateway::TailLines)),
         drain: Some(Arc::new(move || drain.notify_one())),
-        ready: Vec::new(),
+        ready: if config.has_role(Role::Router) { vec![("router", shards_work(fleet.clone()))] } else { Vec::new() },
     }
+}
+
+/// Readiness of the router: every shard that this process holds works.
+fn shards_work(fleet: Arc<Fleet>) -> gateway::IsReady {
+    Arc::new(move || {
+        let stopped: Vec<String> = fleet.stopped().iter().map(u16::to_string).collect();
+        if stopped.is_empty() { Ok(()) } else { Err(format!("shards that do not work: {}", stopped.join(", "))) }
+    })
 }
 
 /// Tail lines as JSON; a reader that lags loses the oldest.

@@ -22,6 +22,7 @@ use messaging::tenant::Tenant;
 use crate::decide::outbound::After;
 use crate::decide::{outbound, window};
 use crate::desk::{Desk, Home, News, States};
+use crate::faults::FaultPoint;
 use crate::flows::{FlowKey, Pending};
 use crate::plan::{Delivery, Destination, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::shard::{Shard, panicked};
@@ -30,6 +31,7 @@ impl Shard<'_> {
     /// A task ended at its lane.
     pub(crate) fn end(&mut self, desk: &mut Desk<'_>, ticket: u64, end: TaskEnd, now: Timestamp) {
         let Some(key) = self.flows.redeem(ticket) else { return };
+        self.parts.options.faults.at(FaultPoint::End, [key.1]);
         match end {
             TaskEnd::Delivered => self.delivered(desk, key, now),
             TaskEnd::DeliveryFailed { after, disable } => self.delivery_failed(desk, key, after, disable, now),

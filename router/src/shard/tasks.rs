@@ -44,6 +44,7 @@ impl Shard<'_> {
         for (task, owner) in tasks.into_iter().zip(owners) {
             let destination = task.destination();
             let key = (destination, task.conversation);
+            self.parts.options.faults.at(FaultPoint::Place, [task.conversation]);
             let (slot, place) = match &task.work {
                 Work::Send(_) => (owner.map(|at| self.progress.hold(&held[at])), None),
                 Work::Deliver(delivery) => {

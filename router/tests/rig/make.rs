@@ -15,6 +15,8 @@ use messaging::media::{DirectoryBlobs, Library, LibraryParts, LinkTerms, Vault, 
 use messaging::seal::{DataKey, Keyring, Secret};
 use messaging::store::Store;
 use router::egress::{AllowedNetwork, Door, Policy, Settings};
+use router::faults::Faults;
+use router::fleet::Fleet;
 
 use super::log::MemLog;
 use super::{ACCOUNT_ID, APP_SECRET, WEBHOOK_SECRET};
@@ -54,6 +56,7 @@ pub fn open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<dyn Store>
     try_open(dir, clock).unwrap()
 }
 
+#[allow(clippy::too_many_arguments, reason = "what a router stands on")]
 pub fn run(
     log: &Arc<MemLog>,
     store: &Arc<dyn Store>,
@@ -61,6 +64,8 @@ pub fn run(
     keyring: &Keyring,
     clock: &Arc<ManualClock>,
     media: &Path,
+    faults: &Faults,
+    fleet: &Arc<Fleet>,
 ) -> (router::Router, tokio::runtime::Runtime) {
     let allow = vec!["127.0.0.0/8".parse::<AllowedNetwork>().unwrap()];
     let policy = Policy { allow, allow_http: true, ..Policy::default() };
@@ -76,6 +81,7 @@ pub fn run(
         media: library(media, keeper, keyring, clock, log.clone(), Arc::new(door.clone())),
         door: Arc::new(door),
         tail: Arc::new(tokio::sync::broadcast::channel(16).0),
+        fleet: fleet.clone(),
     };
     let seconds = Duration::from_secs;
     let options = router::Options {
@@ -92,6 +98,7 @@ pub fn run(
             max_response: 65_536,
             user_agent: http::HeaderValue::from_static("trunkline/test"),
         }),
+        faults: faults.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let guard = runtime.enter();

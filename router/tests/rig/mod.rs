@@ -52,6 +52,8 @@ pub struct Rig {
     pub tenant: Tenant,
     pub account: AccountId,
     pub endpoint: EndpointId,
+    pub fleet: Arc<router::fleet::Fleet>,
+    faults: router::faults::Faults,
     router: router::Router,
     runtime: Option<tokio::runtime::Runtime>,
     dir: tempfile::TempDir,
@@ -68,8 +70,18 @@ impl Rig {
         Self::start_over(kind, |store| store).await
     }
 
+    /// With planted panics.
+    pub async fn start_with(faults: router::faults::Faults) -> Self {
+        Self::start_all(ChannelKind::Whatsapp, |store| store, faults).await
+    }
+
     /// The same, over what `wrap` makes of the store.
     pub async fn start_over(kind: ChannelKind, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        Self::start_all(kind, wrap, router::faults::Faults::default()).await
+    }
+
+    async fn start_all(kind: ChannelKind, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, faults: router::faults::Faults) -> Self {
+        let fleet = Arc::default();
         let clock = ManualClock::at(SystemClock::default().now());
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::from_root(&[7; 32]);
@@ -86,8 +98,10 @@ impl Rig {
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
         let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
-        let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"));
+        let (router, runtime) = run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"), &faults, &fleet);
         Self {
+            fleet,
+            faults,
             kind,
             tenant: Tenant::for_tests(tenant_id),
             clock,
@@ -209,7 +223,8 @@ impl Rig {
         let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
         keeper.refresh().await.unwrap();
         let log = self.log.reopened();
-        let (router, runtime) = run(&log, &store, &keeper, &self.keyring, &self.clock, &self.dir.path().join("media"));
+        let (router, runtime) =
+            run(&log, &store, &keeper, &self.keyring, &self.clock, &self.dir.path().join("media"), &self.faults, &self.fleet);
         Self { keeper, store, log, router, runtime: Some(runtime), ..self }
     }
 
@@ -245,6 +260,23 @@ impl Rig {
 
     pub fn conversation(&self, handle: &Handle) -> ConversationId {
         self.keyring.ids().conversation(self.tenant.id(), self.account, handle.expose())
+    }
+
+    /// The dead letters' reasons.
+    pub async fn dead_letters(&self) -> Vec<String> {
+        let found = self.store.scan(Scan::Quarantine(Some(self.tenant.id()), None), 100).await.unwrap();
+        found.iter().map(|(_, row)| postcard::from_bytes::<Quarantined>(row).unwrap().reason).collect()
+    }
+
+    /// Waits for the first dead letter.
+    pub async fn until_dead_letters(&self) {
+        for _ in 0..500 {
+            if self.parked().await > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no dead letter");
     }
 
     /// Records in quarantine.

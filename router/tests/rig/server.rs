@@ -154,6 +154,10 @@ impl Server {
         self.wait(|server| server.of_kind(kind).len() >= count, || format!("{count} of {kind}")).await;
         self.of_kind(kind)
     }
+    /// Waits for the first request.
+    pub async fn wait_for_call(&self) {
+        self.wait(|server| server.calls() >= 1, || "a call".to_owned()).await;
+    }
     /// All deliveries, once one of them holds these words.
     pub async fn wait_for_body(&self, words: &str) -> Vec<Delivery> {
         self.wait(|server| server.bodies().iter().any(|body| body.contains(words)), || words.to_owned()).await;
