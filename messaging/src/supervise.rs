@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
@@ -94,6 +94,14 @@ pub fn caught_here<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// # Errors
 /// It panicked.
 pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+    caught_in(pin!(work)).await
+}
+
+/// The same where it stands: a large future is not moved.
+///
+/// # Errors
+/// It panicked.
+pub async fn caught_in<T>(work: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     watch_panics();
     let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
     let done = std::future::poll_fn(|context| {

@@ -36,6 +36,7 @@ pub fn start(format: LogFormat, filter: &str) {
     let subscriber = tracing_subscriber::registry().with(written).with::<Targets>(filter);
     // A second start (tests) keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    messaging::supervise::watch_panics();
 }
 
 struct Lines {

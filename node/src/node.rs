@@ -14,9 +14,11 @@ use messaging::exchange::{ByteStream, HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
 use messaging::log::Log;
 use messaging::media::Library;
+use messaging::metrics::SupervisedTask;
 use messaging::metrics::{self, Exporter};
 use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
 use messaging::store::Store;
+use messaging::supervise::spawn_again;
 use router::egress::{AllowedNetwork, Door, Policy};
 use router::fleet::Fleet;
 use tokio::sync::{Notify, broadcast};
@@ -140,18 +142,24 @@ impl Node {
         let routes = self.config.has_role(Role::Router);
         let router = routes.then(|| router::Router::start(self.router_parts(), router_options(&self.config)));
         let (ingress, store) = (self.backends.ingress.clone(), self.backends.store.clone());
-        let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), ingress, store));
-        let sweeping = tokio::spawn(media::sweep(self.media.clone(), self.clock.clone()));
+        let (keeper, exporter) = (self.keeper.clone(), self.exporter.clone());
+        let poll = spawn_again(SupervisedTask::Directory, move || watch(keeper.clone(), exporter.clone(), ingress.clone(), store.clone()));
+        let (library, clock) = (self.media.clone(), self.clock.clone());
+        let sweeping = spawn_again(SupervisedTask::Sweep, move || media::sweep(library.clone(), clock.clone()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (gateway, listeners) = (self.gateway, self.listeners);
-        let serving = tokio::spawn(async move {
+        let mut serving = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
             gateway.serve(listeners, stopped).await
         });
         let running = tokio::spawn(started);
-        wait_for_stop(&self.drain).await;
+        // A gateway that ended by itself takes the node with it: nobody would be served.
+        let ended = tokio::select! {
+            () = wait_for_stop(&self.drain) => None,
+            ended = &mut serving => Some(ended),
+        };
         tracing::info!("draining");
         metrics::DRAINING.at([]).set(1.0);
         // A second signal ends the process at once.
@@ -160,11 +168,17 @@ impl Node {
             std::process::exit(130);
         });
         let _ = stop.send(());
-        match serving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the gateway ended with an error"),
-            Err(error) => tracing::error!(%error, "the gateway ended in a panic"),
-        }
+        let by_itself = ended.is_some();
+        let ended = match ended {
+            Some(ended) => ended,
+            None => serving.await,
+        };
+        let failed = match ended {
+            Ok(Ok(())) if by_itself => Some(anyhow::anyhow!("the gateway ended by itself")),
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(anyhow::Error::new(error).context("the gateway ended with an error")),
+            Err(error) => Some(anyhow::Error::new(error).context("the gateway ended in a panic")),
+        };
         running.abort();
         if let Some(router) = router {
             router.stop().await;
@@ -176,7 +190,7 @@ impl Node {
         self.backends.store.close().await;
         second.abort();
         tracing::info!("stopped");
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn router_parts(&self) -> router::Parts {

@@ -8,14 +8,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use messaging::BoxFuture;
 use messaging::channels::{ChannelKind, ChannelSettings};
@@ -25,6 +23,8 @@ use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
 use messaging::ids::IdHasher;
 use messaging::limit::Limit;
 use messaging::media::Library;
+use messaging::metrics;
+use messaging::supervise::{self, lock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
@@ -42,6 +42,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const SENDS_MAX: usize = 128;
 /// How long the secret before the last rotation still signs beside the new one.
 const SECRET_OVERLAP: Duration = Duration::from_secs(24 * 3600);
+/// How long a destination has no lane after one that panicked.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// So often a lane looks whether it had work since the last time; it ends when it had none.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -55,6 +57,46 @@ pub struct Job {
     pub owner: mpsc::Sender<FromLane>,
     /// The shard's lease.
     pub lease: Arc<LeaseClock>,
+    /// Brings it home if it is dropped on the way.
+    pub home: Home,
+}
+
+/// A job's way home. One that is dropped without its end, because its lane panicked, tells its shard so: a lost task would hold its
+/// conversation for ever.
+pub struct Home {
+    ticket: u64,
+    owner: Option<mpsc::Sender<FromLane>>,
+    tried: bool,
+}
+
+impl Home {
+    /// Of a task that is handed to its lane now.
+    pub fn new(ticket: u64, owner: mpsc::Sender<FromLane>) -> Self {
+        Self { ticket, owner: Some(owner), tried: false }
+    }
+
+    /// From here on it may have been tried.
+    fn try_begins(&mut self) {
+        self.tried = true;
+    }
+
+    /// Its end was told, or it was never taken.
+    pub fn reached(mut self) {
+        self.owner = None;
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let Some(owner) = self.owner.take().filter(|owner| !owner.is_closed()) else { return };
+        let end = if self.tried { TaskEnd::Panicked } else { TaskEnd::Deferred { until: Timestamp::ZERO, whole: false } };
+        let end = FromLane::End { ticket: self.ticket, end };
+        if let Err(mpsc::error::TrySendError::Full(end)) = owner.try_send(end)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { owner.send(end).await });
+        }
+    }
 }
 
 /// What a lane says to a shard.
@@ -130,18 +172,17 @@ impl Lanes {
     /// Hands a task to its lane, or gives it back when the lane is full.
     pub fn offer(&self, job: Job) -> Result<(), Box<Job>> {
         let destination = job.task.destination();
-        let mut lanes = self.lanes.lock().expect("no holder of the lanes panics");
+        let mut lanes = lock(&self.lanes);
         let full = |error| match error {
             mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job) => Box::new(job),
         };
-        if let Some(lane) = lanes.get(&destination)
-            && !lane.is_closed()
-        {
+        // One that panicked has closed, and stands here until its pause is over.
+        if let Some(lane) = lanes.get(&destination) {
             return lane.try_send(job).map_err(full);
         }
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let lane = Lane::new(destination, self.parts.clone());
-        tokio::spawn(lane.run(receiver, self.lanes.clone()));
+        tokio::spawn(live(lane, receiver, self.lanes.clone()));
         let offered = sender.try_send(job).map_err(full);
         lanes.insert(destination, sender);
         offered
@@ -259,7 +300,7 @@ impl Lane {
                 // What still comes until its sender is gone is worked off; then there is no more.
                 _ = idle_look.tick() => {
                     if !std::mem::take(&mut worked) && under_way.is_empty() {
-                        lanes.lock().expect("no holder of the lanes panics").remove(&self.destination);
+                        lock(&lanes).remove(&self.destination);
                     }
                 }
             }
@@ -271,19 +312,22 @@ impl Lane {
         while let Some(job) = jobs.recv().await {
             let Some(end) = caught(self.admit(&job.task)).await.unwrap_or(Some(TaskEnd::Panicked)) else { return (jobs, Some(job)) };
             let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
+            job.home.reached();
         }
         (jobs, None)
     }
 
     /// One try. The shard is told even when it panics: a lost task would hold its conversation for ever.
     async fn work(&self, job: Job) {
-        let Job { task, ticket, owner, lease } = job;
+        let Job { task, ticket, owner, lease, mut home } = job;
+        home.try_begins();
         let attempt: BoxFuture<'_, TaskEnd> = match self.destination {
             Destination::Endpoint(_) => Box::pin(delivery::attempt(self, &task, &lease)),
             Destination::Account(_) => Box::pin(send::attempt(self, &task, ticket, &owner, &lease)),
         };
         let end = caught(attempt).await.unwrap_or(TaskEnd::Panicked);
         let _ = owner.send(FromLane::End { ticket, end }).await;
+        home.reached();
     }
 
     /// Breaker and budgets. `Some`: not now.
@@ -315,17 +359,73 @@ impl Lane {
     }
 }
 
-/// None: it panicked, which is counted.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
-    let done = AssertUnwindSafe(work).catch_unwind().await;
-    if done.is_err() {
-        messaging::metrics::PANICS.at([]).increment(1);
+/// A lane's life. When it panics its jobs go home, and another may begin after a pause.
+async fn live(lane: Arc<Lane>, jobs: Waiting, lanes: Arc<Mutex<HashMap<Destination, mpsc::Sender<Job>, RandomState>>>) {
+    let destination = lane.destination;
+    let Err(panicked) = supervise::caught(lane.run(jobs, lanes.clone())).await else { return };
+    metrics::TASK_RESTARTS.at([metrics::SupervisedTask::Lane.index()]).increment(1);
+    tracing::error!(?destination, at = panicked.at, "a lane panicked, its tasks go back to their shards");
+    tokio::time::sleep(PANIC_PAUSE).await;
+    let mut lanes = lock(&lanes);
+    if lanes.get(&destination).is_some_and(mpsc::Sender::is_closed) {
+        lanes.remove(&destination);
     }
-    done.ok()
+}
+
+/// None: it panicked.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let done = supervise::caught(work).await;
+    done.inspect_err(|panicked| tracing::error!(place = "lane", at = panicked.at, "a try panicked")).ok()
 }
 
 fn origin(url: &str) -> &str {
     let after = url.find("://").map_or(0, |at| at + 3);
     let end = url[after..].find(['/', '?', '#']).map_or(url.len(), |at| after + at);
     &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a job left its lane, and what its shard hears of it.
+    #[tokio::test]
+    async fn a_job_that_is_dropped_goes_home() {
+        type Leave = fn(Home);
+        let cases: [(&str, Leave, Option<&str>); 3] = [
+            ("waited", drop, Some("Deferred")),
+            (
+                "tried",
+                |mut home| {
+                    home.try_begins();
+                    drop(home);
+                },
+                Some("Panicked"),
+            ),
+            ("ended", Home::reached, None),
+        ];
+        for (name, leave, expected) in cases {
+            let (owner, mut shard) = mpsc::channel(1);
+            leave(Home::new(7, owner));
+            let heard = shard.recv().await.map(|message| format!("{message:?}"));
+            let is_right = match (&heard, expected) {
+                (Some(heard), Some(expected)) => heard.contains("ticket: 7") && heard.contains(expected),
+                (heard, expected) => heard.is_none() && expected.is_none(),
+            };
+            assert!(is_right, "{name}: {heard:?}");
+        }
+    }
+
+    /// A full shard hears of it as soon as it listens.
+    #[tokio::test]
+    async fn a_full_shard_hears_of_it_too() {
+        let (owner, mut shard) = mpsc::channel(1);
+        for ticket in [1, 2] {
+            drop(Home::new(ticket, owner.clone()));
+        }
+        for expected in [1, 2] {
+            let Some(FromLane::End { ticket, .. }) = shard.recv().await else { panic!("no end") };
+            assert_eq!(ticket, expected);
+        }
+    }
 }

@@ -31,7 +31,7 @@ use crate::desk::{Desk, States, Unfit, World, count};
 use crate::faults::FaultPoint;
 use crate::fleet::Fleet;
 use crate::flows::{FlowKey, Flows, Pending};
-use crate::lane::{FromLane, Job, Lanes, LeaseClock};
+use crate::lane::{FromLane, Home, Job, Lanes, LeaseClock};
 use crate::later::{self, Later};
 use crate::media::Media;
 use crate::plan::{Delivery, Destination, Go, LaterRow, LaterWork, Task, TaskEnd, Work};

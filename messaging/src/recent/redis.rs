@@ -9,6 +9,8 @@ use super::*;
 use crate::limit::redis::link::{Link, Opener};
 use crate::limit::redis::place::Place;
 use crate::limit::redis::{LimitError, RedisTls};
+use crate::metrics::SupervisedTask;
+use crate::supervise::vital;
 
 /// Between tries to connect: doubled from the first to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -40,7 +42,7 @@ pub async fn open_redis(settings: RecentSettings) -> Result<Arc<dyn Recent>, Lim
         shared.link.store(Some(Arc::new(link)));
     }
     let places = tokio::sync::Semaphore::new(IN_FLIGHT_MAX);
-    let keeper = tokio::spawn(keep_connected(shared.clone(), opener));
+    let keeper = tokio::spawn(vital(SupervisedTask::Recent, keep_connected(shared.clone(), opener)));
     Ok(Arc::new(RedisRecent { shared, timeout, prefix, places, keeper }))
 }
 

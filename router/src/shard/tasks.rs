@@ -136,10 +136,10 @@ impl Shard<'_> {
     /// Offers the head of a flow. Says whether its lane took it.
     pub(crate) fn offer(&mut self, key: FlowKey) -> bool {
         let Some((ticket, task)) = self.flows.issue(key) else { return true };
-        let job = Job { task, ticket, owner: self.to_me.clone(), lease: self.lease_clock.clone() };
-        if self.parts.lanes.offer(job).is_ok() {
-            return true;
-        }
+        let home = Home::new(ticket, self.to_me.clone());
+        let job = Job { task, ticket, owner: self.to_me.clone(), lease: self.lease_clock.clone(), home };
+        let Err(job) = self.parts.lanes.offer(job) else { return true };
+        job.home.reached();
         self.flows.redeem(ticket);
         false
     }

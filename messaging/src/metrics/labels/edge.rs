@@ -69,6 +69,10 @@ SupervisedTask {
     StoreWriter = "store_writer",
     /// A thread of the embedded store that reads.
     StoreReader = "store_reader",
+    /// The tries to reach a store that was away at the start.
+    StoreOpen = "store_open",
+    /// What closes connections that nobody needs any more.
+    Connections = "connections",
     /// The agent of the shared budgets.
     Limits = "limits",
     /// The keeper of a connection to Redis.
