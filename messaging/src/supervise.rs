@@ -9,9 +9,9 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -101,14 +101,15 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
 ///
 /// # Errors
 /// It panicked.
-pub async fn caught_in<T>(work: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
+pub fn caught_in<T>(mut work: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = Result<T, Panicked>> {
     watch_panics();
-    let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
-    let done = std::future::poll_fn(|context| {
+    std::future::poll_fn(move |context| {
         let _catcher = Catcher::new();
-        work.as_mut().poll(context)
-    });
-    done.await.map_err(|_| Panicked { at: LAST.take() })
+        match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked { at: LAST.take() })),
+        }
+    })
 }
 
 /// How long to wait before something is begun again: twice as long each time, from the start again after a good while or a cure.
