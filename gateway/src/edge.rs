@@ -1,16 +1,16 @@
 //! From a request to its answer: bounds, route, access, body, handler, metrics. Nothing here knows what a route does.
 
-use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use hyper::body::Incoming;
 use messaging::channels::meta::signed_request::Callback;
 use messaging::metrics::{self, CodeClass, Listener, Route as Label, ShedReason};
+use messaging::supervise::caught_in;
 
 use crate::access;
 use crate::admin;
@@ -32,10 +32,9 @@ pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>) -> R
     let request_id = worker.request_id(request.headers());
     let in_flight = InFlight::new(worker);
     let mut label = Label::Unmatched;
-    let answered = AssertUnwindSafe(answer(worker, request, &request_id, in_flight.count, started, &mut label)).catch_unwind().await;
-    let mut reply = answered.unwrap_or_else(|_| {
-        metrics::PANICS.at([]).increment(1);
-        tracing::error!(request_id, "a request's handler panicked");
+    let answered = caught_in(pin!(answer(worker, request, &request_id, in_flight.count, started, &mut label))).await;
+    let mut reply = answered.unwrap_or_else(|panicked| {
+        tracing::error!(request_id, at = panicked.at, "a request's handler panicked");
         Problem::new(Code::Internal, "the request could not be served").reply(&worker.shared.options.public_url, &request_id)
     });
     let share = worker.shared.options.access_log_sample;

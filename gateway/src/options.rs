@@ -51,7 +51,7 @@ pub trait OutboundCall: Send + Sync {
 pub type UrlCheck = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Whether a part of the node works.
-pub type IsReady = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type IsReady = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Lines for `GET /admin/tail`, each one JSON object without a line end.
 pub type TailLines = Pin<Box<dyn Stream<Item = String> + Send>>;

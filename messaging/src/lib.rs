@@ -23,6 +23,7 @@ pub mod record;
 pub mod seal;
 pub mod state;
 pub mod store;
+pub mod supervise;
 pub mod tenant;
 
 /// A boxed future, the return type of the object-safe backend traits.

@@ -37,7 +37,9 @@ const CLOCKS: &[(&str, &str)] = &[
     ("gateway/src/api/send.rs", "how long the log took, for server-timing"),
     ("gateway/src/api/feed.rs", "how long a reader is kept waiting"),
     ("gateway/src/api/endpoints.rs", "how long a test delivery took"),
-    ("router/src/lib.rs", "how long a commit took"),
+    ("messaging/src/supervise.rs", "how long a task worked until it panicked"),
+    ("router/src/lib.rs", "how long a commit took, and a shard worked until it panicked"),
+    ("router/src/fleet.rs", "for how long a shard has been beginning"),
     ("router/src/crowd.rs", "how fast endpoints get on is a matter of the machine"),
     ("router/src/shard.rs", "how long a step took, and the end of a drain"),
     ("router/src/egress/", "deadlines of calls and connections are a matter of the machine"),
@@ -47,6 +49,33 @@ const CLOCKS: &[(&str, &str)] = &[
     ("node/src/bench_command.rs", "measures"),
     ("bench/", "measures, and simulates platforms that live in real time"),
 ];
+
+/// Who begins tasks and threads by hand, how many, and why nothing dies there in silence. Everything else that lives long is begun by
+/// `messaging::supervise`, which names one of its functions on the same line.
+const SPAWNS: &[(&str, usize, &str)] = &[
+    ("messaging/src/media/library.rs", 1, "one download: whoever waits for it sees its end, and asks again"),
+    ("messaging/src/store/embedded/drain.rs", 1, "each job is vital"),
+    ("messaging/src/store/embedded/reader.rs", 1, "each question has its answer, also when it panics"),
+    ("messaging/src/store/embedded/sweep.rs", 1, "begun again inside the thread"),
+    ("messaging/src/limit/redis/agent.rs", 1, "one call to Redis, in a set that the agent looks after"),
+    ("gateway/src/connectors/keeper.rs", 1, "a work of an account: the keeper begins it again"),
+    ("gateway/src/connectors/refresh.rs", 1, "one refresh: its caller waits for it"),
+    ("gateway/src/server/connection.rs", 1, "one connection or stream: its peer sees it"),
+    ("gateway/src/server/worker.rs", 3, "one connection: its peer sees it"),
+    ("gateway/src/server/mod.rs", 1, "the thread's work is vital"),
+    ("router/src/ends.rs", 1, "one change of the directory: the next failure asks for it again"),
+    ("router/src/shard.rs", 1, "one change of the directory: the next refusal asks for it again"),
+    ("router/src/lane.rs", 2, "a lane looks after itself in `live`; the other tells one end"),
+    ("router/src/media.rs", 1, "deletes withdrawn media, which their retention ends else"),
+    ("node/src/node.rs", 3, "the node waits for the gateway; what tells that it has started; the second signal"),
+    ("node/src/client.rs", 1, "a connection of the command line"),
+    ("node/src/commands/", 2, "the command line"),
+    ("node/src/bench_command.rs", 2, "the command line"),
+];
+
+/// What a node is made of, and what of it only tests build.
+const STATIONS: &[&str] = &["messaging/src/", "gateway/src/", "router/src/", "node/src/"];
+const NOT_IN_A_NODE: &[&str] = &["/testing/", "/conformance", "/measure.rs", "clock.rs", "node/src/dev/"];
 
 /// Which crates of the workspace a crate may name. `node` is a binary: nothing can name it.
 const NAMES: &[(&str, &[&str])] = &[
@@ -148,6 +177,41 @@ fn time_comes_from_the_clock() {
 }
 
 #[test]
+fn nothing_that_lives_long_dies_alone() {
+    let mut breaches = Vec::new();
+    let mut found = std::collections::BTreeMap::new();
+    for file in sources().iter().filter(|file| !file.is_test() && STATIONS.iter().any(|station| file.path.starts_with(station))) {
+        if NOT_IN_A_NODE.iter().any(|part| file.path.contains(part)) {
+            continue;
+        }
+        // Tests stand at the end of a file.
+        let code = file.code().take_while(|(_, line)| *line != "mod tests {");
+        for (at, _) in code.filter(|(_, line)| spawns(line)) {
+            let entry = SPAWNS.iter().find(|(path, ..)| file.path == *path || path.ends_with('/') && file.path.starts_with(path));
+            match entry {
+                Some((path, ..)) => *found.entry(*path).or_insert(0) += 1,
+                None => {
+                    breaches.push(format!("{}:{at}: begin it by `messaging::supervise`, or name it in SPAWNS with its reason", file.path))
+                }
+            }
+        }
+    }
+    for (path, expected, _) in SPAWNS {
+        let found = found.get(path).copied().unwrap_or(0);
+        if found != *expected {
+            breaches.push(format!("{path}: begins {found} by hand, SPAWNS says {expected}"));
+        }
+    }
+    none("a task may die alone in silence", &breaches);
+}
+
+/// Whether a line begins a task or a thread by hand.
+fn spawns(line: &str) -> bool {
+    let begins = ["tokio::spawn(", "thread::spawn(", ".spawn(", "spawn_local("].iter().any(|call| line.contains(call));
+    begins && !["vital(", "vital_here(", "again(", "again_here(", "self.spawn("].iter().any(|name| line.contains(name))
+}
+
+#[test]
 fn imports_point_one_way() {
     let mut breaches = Vec::new();
     let files = files();
@@ -224,6 +288,8 @@ fn every_module_says_what_it_is_for() {
 fn the_rules_see_what_they_look_for() {
     assert!(names("use attic::chest;", "attic::") && names("    let chest = attic::chest();", "attic::"));
     assert!(!names("my_attic::x", "attic::") && !names("crate::attic::x", "attic::") && !names("\"attic::x\"", "attic::"));
+    assert!(spawns("    tokio::spawn(run());") && spawns("std::thread::Builder::new().spawn(move || run())"));
+    assert!(!spawns("    tokio::spawn(vital(SupervisedTask::Spool, run()));") && !spawns("    pub fn spawn(&self) {}"));
     let file = File { path: "messaging/src/store/embedded/mod.rs".into(), text: "a // b\nc".into() };
     assert_eq!(code(&file).collect::<Vec<_>>(), [(1, "a "), (2, "c")]);
     assert_eq!(room(&file), Some("store"));

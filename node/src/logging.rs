@@ -109,6 +109,7 @@ pub fn start(format: LogFormat, filter: &str) {
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let _ = FILTER.set(Arc::new(Filter { configured: filter, text, handle, set: Mutex::default() }));
     }
+    messaging::supervise::watch_panics();
 }
 
 struct Lines {

@@ -14,11 +14,14 @@ use messaging::exchange::{ByteStream, HttpRequest, HttpResponse};
 use messaging::keeper::DirectoryKeeper;
 use messaging::log::Log;
 use messaging::media::Library;
+use messaging::metrics::SupervisedTask;
 use messaging::metrics::{self, Exporter};
 use messaging::outlook::Outlook;
 use messaging::seal::{KEY_BYTES, Keyring, Secret, fill_random};
 use messaging::store::Store;
+use messaging::supervise::spawn_again;
 use router::egress::{AllowedNetwork, Door, Policy};
+use router::fleet::Fleet;
 use tokio::sync::{Notify, broadcast};
 
 use crate::backends::{self, Backends};
@@ -46,6 +49,7 @@ pub struct Node {
     tail: router::plan::Tail,
     exporter: Arc<Exporter>,
     drain: Arc<Notify>,
+    fleet: Arc<Fleet>,
     gateway: gateway::Gateway,
     listeners: gateway::Listeners,
 }
@@ -84,6 +88,7 @@ impl Node {
         let door = Arc::new(door(&config, shared.clone())?);
         let tail = Arc::new(broadcast::channel(TAIL_LINES).0);
         let drain = Arc::new(Notify::new());
+        let fleet = Arc::new(Fleet::default());
         let public_url = config
             .node
             .public_url
@@ -107,10 +112,10 @@ impl Node {
                 let door = door.clone();
                 Arc::new(move |url| door.policy().check_url(url).map(|_| ()).map_err(|error| error.to_string()))
             },
-            admin: admin_parts(&config, &clock, &exporter, &tail, &drain),
+            admin: admin_parts(&config, &clock, &exporter, &tail, &drain, &fleet),
         };
         let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
-        Ok(Self { config, clock, backends, keeper, keyring, media, outlook, door, tail, exporter, drain, gateway, listeners })
+        Ok(Self { config, clock, backends, keeper, keyring, media, outlook, door, tail, exporter, drain, fleet, gateway, listeners })
     }
 
     /// Where the public listener is, if this node has a gateway.
@@ -143,18 +148,24 @@ impl Node {
         let routes = self.config.has_role(Role::Router);
         let router = routes.then(|| router::Router::start(self.router_parts(), router_options(&self.config)));
         let (ingress, store) = (self.backends.ingress.clone(), self.backends.store.clone());
-        let poll = tokio::spawn(watch(self.keeper.clone(), self.exporter.clone(), ingress, store));
-        let sweeping = tokio::spawn(media::sweep(self.media.clone(), self.clock.clone()));
+        let (keeper, exporter) = (self.keeper.clone(), self.exporter.clone());
+        let poll = spawn_again(SupervisedTask::Directory, move || watch(keeper.clone(), exporter.clone(), ingress.clone(), store.clone()));
+        let (library, clock) = (self.media.clone(), self.clock.clone());
+        let sweeping = spawn_again(SupervisedTask::Sweep, move || media::sweep(library.clone(), clock.clone()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (gateway, listeners) = (self.gateway, self.listeners);
-        let serving = tokio::spawn(async move {
+        let mut serving = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
             gateway.serve(listeners, stopped).await
         });
         let running = tokio::spawn(started);
-        wait_for_stop(&self.drain).await;
+        // A gateway that ended by itself takes the node with it: nobody would be served.
+        let ended = tokio::select! {
+            () = wait_for_stop(&self.drain) => None,
+            ended = &mut serving => Some(ended),
+        };
         tracing::info!("draining");
         metrics::DRAINING.at([]).set(1.0);
         // A second signal ends the process at once.
@@ -164,11 +175,17 @@ impl Node {
         });
         end_after(self.config.drain.total);
         let _ = stop.send(());
-        match serving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the gateway ended with an error"),
-            Err(error) => tracing::error!(%error, "the gateway ended in a panic"),
-        }
+        let by_itself = ended.is_some();
+        let ended = match ended {
+            Some(ended) => ended,
+            None => serving.await,
+        };
+        let failed = match ended {
+            Ok(Ok(())) if by_itself => Some(anyhow::anyhow!("the gateway ended by itself")),
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(anyhow::Error::new(error).context("the gateway ended with an error")),
+            Err(error) => Some(anyhow::Error::new(error).context("the gateway ended in a panic")),
+        };
         running.abort();
         if let Some(router) = router {
             router.stop().await;
@@ -180,7 +197,7 @@ impl Node {
         self.backends.store.close().await;
         second.abort();
         tracing::info!("stopped");
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn router_parts(&self) -> router::Parts {
@@ -196,6 +213,7 @@ impl Node {
             media: self.media.clone(),
             outlook: self.outlook.clone(),
             tail: self.tail.clone(),
+            fleet: self.fleet.clone(),
         }
     }
 }
@@ -329,6 +347,7 @@ fn router_options(config: &Config) -> router::Options {
             max_response: webhooks.max_response,
             user_agent: user_agent(config),
         }),
+        faults: router::faults::Faults::default(),
     }
 }
 
@@ -338,6 +357,7 @@ fn admin_parts(
     exporter: &Arc<Exporter>,
     tail: &router::plan::Tail,
     drain: &Arc<Notify>,
+    fleet: &Arc<Fleet>,
 ) -> gateway::AdminParts {
     let (exporter, tail, drain) = (exporter.clone(), tail.clone(), drain.clone());
     gateway::AdminParts {
@@ -349,8 +369,16 @@ fn admin_parts(
         tail: Some(Arc::new(move || Box::pin(lines(tail.subscribe())) as gateway::TailLines)),
         drain: Some(Arc::new(move || drain.notify_one())),
         log_filter: crate::logging::filter().map(|filter| filter as Arc<dyn gateway::LogFilter>),
-        ready: Vec::new(),
+        ready: if config.has_role(Role::Router) { vec![("router", shards_work(fleet.clone()))] } else { Vec::new() },
     }
+}
+
+/// Readiness of the router: every shard that this process holds works.
+fn shards_work(fleet: Arc<Fleet>) -> gateway::IsReady {
+    Arc::new(move || {
+        let stopped: Vec<String> = fleet.stopped().iter().map(u16::to_string).collect();
+        if stopped.is_empty() { Ok(()) } else { Err(format!("shards that do not work: {}", stopped.join(", "))) }
+    })
 }
 
 /// Tail lines as JSON; a reader that lags loses the oldest.

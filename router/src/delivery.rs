@@ -10,6 +10,7 @@ use messaging::ids::EndpointId;
 use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
 use messaging::metrics;
 
+use crate::breaker::Breaker;
 use crate::egress::{CallError, ErrorKind, Sent};
 use crate::lane::{Lane, LeaseClock};
 use crate::plan::{Delivery, Destination, TailLine, Task, TaskEnd, Work};
@@ -43,16 +44,15 @@ pub async fn attempt(lane: &Lane, task: &Task, lease: &LeaseClock) -> TaskEnd {
     let started = lane.parts.clock.now();
     let (request, timeout) = {
         let directory = lane.parts.directory.load();
-        let Some(endpoint) = directory.endpoint(delivery.endpoint) else { return TaskEnd::EndpointGone };
-        if endpoint.row.state == EndpointState::Disabled {
-            return TaskEnd::EndpointGone;
-        }
+        let gone = directory.endpoint(delivery.endpoint).filter(|endpoint| endpoint.row.state != EndpointState::Disabled);
+        let Some(endpoint) = gone else { return note(lane, task, TaskEnd::EndpointGone, false, started) };
         let timeout = if endpoint.row.timeout_ms == 0 { settings.timeout } else { Duration::from_millis(endpoint.row.timeout_ms) };
         (request(lane, endpoint, delivery, task, started), timeout)
     };
     // The last look before the socket: what a router that was paused past its lease still had in hand, its successor has delivered.
     if !lease.holds(lane.parts.clock.monotonic()) {
-        return TaskEnd::Deferred { until: lane.parts.clock.now(), whole: false };
+        let end = TaskEnd::Deferred { until: lane.parts.clock.now(), whole: false };
+        return note(lane, task, end, false, started);
     }
     if task.attempts == 0 {
         metrics::WEBHOOK_FIRST_ATTEMPT_DELAY_SECONDS.at([]).record(started.since(task.accepted_at).as_secs_f64());
@@ -65,10 +65,11 @@ pub async fn attempt(lane: &Lane, task: &Task, lease: &LeaseClock) -> TaskEnd {
     let now = lane.parts.clock.now();
     let took = now.since(started);
     let (outcome, end) = judge(answer);
+    let busy = outcome == metrics::AttemptOutcome::RateLimited.index();
     metrics::WEBHOOK_ATTEMPTS.at([outcome]).increment(1);
     metrics::WEBHOOK_ATTEMPT_DURATION_SECONDS.at([outcome]).record(took.as_secs_f64());
-    let end = note(lane, task, end, now);
-    if matches!(end, TaskEnd::Delivered) {
+    let end = note(lane, task, end, busy, now);
+    if matches!(end, TaskEnd::Delivered { .. }) {
         let age = now.since(task.accepted_at);
         metrics::WEBHOOK_DELIVERY_AGE_SECONDS.at([]).record(age.as_secs_f64());
     }
@@ -92,27 +93,46 @@ fn tail(lane: &Lane, delivery: &Delivery, task: &Task, outcome: usize, took: Dur
 }
 
 /// Takes the try into the destination's health; a delivery failure learns whether it was one too many.
-fn note(lane: &Lane, task: &Task, end: TaskEnd, now: Timestamp) -> TaskEnd {
-    let mut health = lane.health.lock().expect("no holder of the health panics");
+fn note(lane: &Lane, task: &Task, end: TaskEnd, busy: bool, now: Timestamp) -> TaskEnd {
+    let mut health = messaging::supervise::lock(&lane.health);
     match end {
-        TaskEnd::Delivered => {
-            health.breaker.record(now, true);
-            if health.failing_since.take().is_some() {
+        TaskEnd::Delivered { .. } => {
+            if health.recovery.failing_since().is_some() {
                 note_failing(lane, false);
             }
-            end
+            let recovered = health.recovery.good(now);
+            match recovered {
+                // What the breaker counted was of the time before.
+                Some(_) => {
+                    health.breaker = Breaker::default();
+                    note_recovered(lane);
+                }
+                None => drop(health.breaker.record(now, true)),
+            }
+            TaskEnd::Delivered { recovered }
         }
         TaskEnd::DeliveryFailed { after, .. } => {
             health.breaker.record(now, false);
-            if health.failing_since.is_none() {
+            if health.recovery.failing_since().is_none() {
                 note_failing(lane, true);
             }
             let first = if task.parked_at == Timestamp::ZERO { now } else { task.parked_at };
-            let since = *health.failing_since.get_or_insert(first);
+            health.recovery.bad(first, now, after, busy);
+            let since = health.recovery.failing_since().unwrap_or(now);
             let disable = now.since(since) >= lane.parts.webhooks.disable_after;
-            TaskEnd::DeliveryFailed { after, disable }
+            TaskEnd::DeliveryFailed { after, probe: health.recovery.next_probe(), disable }
         }
-        TaskEnd::EndpointGone | TaskEnd::Judged { .. } | TaskEnd::Deferred { .. } | TaskEnd::Withdrawn | TaskEnd::Panicked => end,
+        TaskEnd::EndpointGone | TaskEnd::Judged { .. } | TaskEnd::Deferred { .. } | TaskEnd::Withdrawn | TaskEnd::Panicked => {
+            health.recovery.not_made();
+            end
+        }
+    }
+}
+
+fn note_recovered(lane: &Lane) {
+    match lane.destination {
+        Destination::Endpoint(endpoint) => lane.parts.recoveries.note(endpoint),
+        Destination::Account(..) => {}
     }
 }
 
@@ -149,10 +169,10 @@ fn request(lane: &Lane, endpoint: &Endpoint, delivery: &Delivery, task: &Task, n
 
 fn judge(answer: Result<Sent, CallError>) -> (usize, TaskEnd) {
     use metrics::AttemptOutcome as O;
-    let failed = |after| TaskEnd::DeliveryFailed { after, disable: false };
+    let failed = |after| TaskEnd::DeliveryFailed { after, probe: None, disable: false };
     let (outcome, end) = match answer {
         Ok(Sent { response, .. }) => match response.status {
-            200..=299 => (O::Success, TaskEnd::Delivered),
+            200..=299 => (O::Success, TaskEnd::Delivered { recovered: None }),
             410 => (O::Gone, TaskEnd::EndpointGone),
             429 => (O::RateLimited, failed(response.retry_after)),
             500..=599 => (O::ServerError, failed(response.retry_after)),

@@ -119,7 +119,7 @@ impl Unfit {
             Self::Owner => "unknown_owner",
             Self::Row => "damaged_row",
             Self::Body => "unparsable",
-            Self::Panic => "panic",
+            Self::Panic => "panicked",
             Self::TooLarge => "too_large",
         }
     }

@@ -22,6 +22,7 @@ use messaging::tenant::Tenant;
 use crate::decide::outbound::After;
 use crate::decide::{outbound, window};
 use crate::desk::{Desk, Home, News, States};
+use crate::faults::FaultPoint;
 use crate::flows::{FlowKey, Pending};
 use crate::plan::{Delivery, Destination, LaterRow, LaterWork, Task, TaskEnd, Work};
 use crate::shard::{Shard, panicked};
@@ -30,9 +31,10 @@ impl Shard<'_> {
     /// A task ended at its lane.
     pub(crate) fn end(&mut self, desk: &mut Desk<'_>, ticket: u64, end: TaskEnd, now: Timestamp) {
         let Some(key) = self.flows.redeem(ticket) else { return };
+        self.parts.options.faults.at(FaultPoint::End, [key.1]);
         match end {
-            TaskEnd::Delivered => self.delivered(desk, key, now),
-            TaskEnd::DeliveryFailed { after, disable } => self.delivery_failed(desk, key, after, disable, now),
+            TaskEnd::Delivered { recovered } => self.delivered(desk, key, recovered, now),
+            TaskEnd::DeliveryFailed { after, probe, disable } => self.delivery_failed(desk, key, Failure { after, probe, disable }, now),
             TaskEnd::EndpointGone => self.endpoint_gone(desk, key, now),
             TaskEnd::Judged { verdict, credential } => self.judged(desk, key, verdict, credential, now),
             TaskEnd::Deferred { until, whole } => {
@@ -43,7 +45,7 @@ impl Shard<'_> {
             }
             TaskEnd::Withdrawn => self.withdrawn(desk, key, now),
             TaskEnd::Panicked => match key.0 {
-                Destination::Endpoint(_) => self.delivery_failed(desk, key, None, false, now),
+                Destination::Endpoint(_) => self.delivery_failed(desk, key, Failure { after: None, probe: None, disable: false }, now),
                 Destination::Account(..) => self.judged(desk, key, panicked(), None, now),
             },
         }
@@ -66,13 +68,20 @@ impl Shard<'_> {
         head
     }
 
-    fn delivered(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+    fn delivered(&mut self, desk: &mut Desk<'_>, key: FlowKey, recovered: Option<Timestamp>, now: Timestamp) {
         let Some(pending) = self.done(desk, key, now) else { return };
         metrics::WEBHOOK_DELIVERIES.at([metrics::DeliveryOutcome::Delivered.index()]).increment(1);
         let Work::Deliver(delivery) = &pending.task.work else { return };
         if let Some(account) = desk.world.directory.account_of(pending.task.tenant, delivery.event.account) {
             let took = now.since(pending.task.accepted_at).as_secs_f64();
             metrics::END_TO_END_DURATION_SECONDS.at([metrics::Direction::Inbound.index(), account.channel.index()]).record(took);
+        }
+        if let Some(since) = recovered {
+            let url = desk.world.directory.endpoint(delivery.endpoint).map_or_else(String::new, |endpoint| endpoint.row.url.clone());
+            let told = RecoveredEndpoint { id: delivery.endpoint.to_string(), url, state: "active", failing_since: since };
+            let extra = format!(r#","endpoint":{}"#, serde_json::to_string(&told).expect("texts serialise"));
+            let qualifier = format!("{} {}", delivery.endpoint, since.as_micros());
+            endpoint_event(desk, &pending.task, delivery, EventType::EndpointRecovered, &qualifier, &extra);
         }
         if delivery.gap == 0 {
             return;
@@ -84,20 +93,33 @@ impl Shard<'_> {
         }
     }
 
-    fn delivery_failed(&mut self, desk: &mut Desk<'_>, key: FlowKey, after: Option<Duration>, disable: bool, now: Timestamp) {
+    /// The endpoint did not take it. While the endpoint as a whole fails, its own probes say when something is tried again; else the
+    /// schedule of the delivery does. It is given up when its tries are used and the schedule's whole time has passed: probes use tries
+    /// faster than the schedule does.
+    fn delivery_failed(&mut self, desk: &mut Desk<'_>, key: FlowKey, failure: Failure, now: Timestamp) {
         let Some(pending) = self.flows.head(key) else { return };
         pending.task.attempts += 1;
-        let attempts = pending.task.attempts;
+        let attempts = pending.task.attempts as usize;
+        let waited = if pending.task.parked_at == Timestamp::ZERO { Duration::ZERO } else { now.since(pending.task.parked_at) };
         let settings = self.parts.options.webhooks.clone();
-        if disable && let Destination::Endpoint(endpoint) = key.0 {
+        if failure.disable
+            && let Destination::Endpoint(endpoint) = key.0
+        {
             let reason = "failed without pause for longer than webhooks.disable_after";
             self.disable_endpoint(desk, key, endpoint, reason);
         }
-        let Some(delay) = settings.schedule.get(attempts as usize) else {
+        let whole: Duration = settings.schedule.iter().sum();
+        if attempts >= settings.schedule.len() && waited >= whole.mul_f64((1.0 - settings.jitter).max(0.0)) {
             self.exhausted(desk, key, now);
             return;
-        };
-        let wait = jittered(*delay, settings.jitter, random_unit()).max(after.unwrap_or_default());
+        }
+        if let Some(probe) = failure.probe {
+            self.later.hold(key.0, probe);
+            self.park_flow(desk, key, probe, now);
+            return;
+        }
+        let delay = settings.schedule.get(attempts).or(settings.schedule.last()).copied().unwrap_or_default();
+        let wait = jittered(delay, settings.jitter, random_unit()).max(failure.after.unwrap_or_default());
         self.park_flow(desk, key, now.plus(wait), now);
     }
 
@@ -127,8 +149,14 @@ impl Shard<'_> {
         if let Destination::Endpoint(endpoint) = key.0 {
             self.disable_endpoint(desk, key, endpoint, "answered 410 Gone");
         }
-        if self.done(desk, key, now).is_some() {
-            metrics::WEBHOOK_DELIVERIES.at([metrics::DeliveryOutcome::Dropped.index()]).increment(1);
+        let Some(pending) = self.done(desk, key, now) else { return };
+        metrics::WEBHOOK_DELIVERIES.at([metrics::DeliveryOutcome::Dropped.index()]).increment(1);
+        // It was to get it: the next one that it gets says that this is missing.
+        if let Work::Deliver(delivery) = &pending.task.work
+            && let Some((_, state)) = desk.states.get_mut(&pending.task.conversation)
+        {
+            state.sequence(delivery.endpoint).gap += 1;
+            desk.touch(pending.task.conversation);
         }
     }
 
@@ -211,6 +239,25 @@ impl Shard<'_> {
             due = Timestamp::ZERO;
         }
     }
+}
+
+/// How a delivery failed.
+struct Failure {
+    /// `Retry-After` of the endpoint.
+    after: Option<Duration>,
+    /// The next probe of an endpoint that fails as a whole.
+    probe: Option<Timestamp>,
+    /// The endpoint failed for too long.
+    disable: bool,
+}
+
+/// What `endpoint.recovered` says of the endpoint.
+#[derive(serde::Serialize)]
+struct RecoveredEndpoint {
+    id: String,
+    url: String,
+    state: &'static str,
+    failing_since: Timestamp,
 }
 
 /// A wait with its share of chance: between `1 - jitter` and `1 + jitter` of it.

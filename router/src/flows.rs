@@ -86,6 +86,11 @@ impl Flows {
         self.flows.get_mut(&key)?.front_mut()
     }
 
+    /// The head of a flow, to be looked at.
+    pub fn first(&self, key: FlowKey) -> Option<&Pending> {
+        self.flows.get(&key)?.front()
+    }
+
     /// All tasks of a flow.
     pub fn tasks(&self, key: FlowKey) -> impl Iterator<Item = &Task> {
         self.flows.get(&key).into_iter().flatten().map(|pending| &pending.task)

@@ -8,14 +8,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use messaging::BoxFuture;
 use messaging::channels::{ChannelKind, ChannelSettings};
@@ -25,7 +23,9 @@ use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
 use messaging::ids::{EndpointId, IdHasher};
 use messaging::limit::Limit;
 use messaging::media::Library;
+use messaging::metrics;
 use messaging::record::Class;
+use messaging::supervise::{self, lock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::{Breaker, Gate};
@@ -33,6 +33,7 @@ use crate::egress::mail;
 use crate::egress::{CallError, Client, Door, ErrorKind, Sent, Stage};
 use crate::lane::jobs::{Jobs, Senders};
 use crate::plan::{Destination, Go, Tail, Task, TaskEnd};
+use crate::recovery::{Leave, Recoveries, Recovery};
 use crate::sign::{SignError, Signer};
 use crate::{WebhookSettings, delivery, send};
 
@@ -46,6 +47,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const SENDS_MAX: usize = 128;
 /// How long the secret before the last rotation still signs beside the new one.
 const SECRET_OVERLAP: Duration = Duration::from_secs(24 * 3600);
+/// How long a destination has no lane after one that panicked.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// So often a lane looks whether it had work since the last time; it ends when it had none.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -59,6 +62,46 @@ pub struct Job {
     pub owner: mpsc::Sender<FromLane>,
     /// The shard's lease.
     pub lease: Arc<LeaseClock>,
+    /// Brings it home if it is dropped on the way.
+    pub home: Home,
+}
+
+/// A job's way home. One that is dropped without its end, because its lane panicked, tells its shard so: a lost task would hold its
+/// conversation for ever.
+pub struct Home {
+    ticket: u64,
+    owner: Option<mpsc::Sender<FromLane>>,
+    tried: bool,
+}
+
+impl Home {
+    /// Of a task that is handed to its lane now.
+    pub fn new(ticket: u64, owner: mpsc::Sender<FromLane>) -> Self {
+        Self { ticket, owner: Some(owner), tried: false }
+    }
+
+    /// From here on it may have been tried.
+    fn try_begins(&mut self) {
+        self.tried = true;
+    }
+
+    /// Its end was told, or it was never taken.
+    pub fn reached(mut self) {
+        self.owner = None;
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let Some(owner) = self.owner.take().filter(|owner| !owner.is_closed()) else { return };
+        let end = if self.tried { TaskEnd::Panicked } else { TaskEnd::Deferred { until: Timestamp::ZERO, whole: false } };
+        let end = FromLane::End { ticket: self.ticket, end };
+        if let Err(mpsc::error::TrySendError::Full(end)) = owner.try_send(end)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { owner.send(end).await });
+        }
+    }
 }
 
 /// What a lane says to a shard.
@@ -118,6 +161,8 @@ pub struct LaneParts {
     pub tail: Tail,
     /// Endpoints whose last attempt failed.
     pub failing: Arc<Failing>,
+    /// Endpoints that were found well again.
+    pub recoveries: Arc<Recoveries>,
 }
 
 /// Endpoints whose last attempt from this process failed. At most as many as there are endpoints.
@@ -159,18 +204,22 @@ impl Lanes {
         Self { parts, lanes: Arc::default() }
     }
 
+    /// Endpoints that were found well again.
+    pub fn recoveries(&self) -> &Recoveries {
+        &self.parts.recoveries
+    }
+
     /// Hands a task to its lane, or gives it back when the lane is full.
     pub fn offer(&self, job: Job) -> Result<(), Box<Job>> {
         let destination = job.task.destination().lane();
-        let mut lanes = self.lanes.lock().expect("no holder of the lanes panics");
-        if let Some(lane) = lanes.get(&destination)
-            && !lane.is_closed()
-        {
+        let mut lanes = lock(&self.lanes);
+        // One that panicked has closed, and stands here until its pause is over.
+        if let Some(lane) = lanes.get(&destination) {
             return lane.offer(job);
         }
         let (senders, jobs) = jobs::queues(QUEUE_MAX);
         let lane = Lane::new(destination, self.parts.clone());
-        tokio::spawn(lane.run(jobs, self.lanes.clone()));
+        tokio::spawn(live(lane, jobs, self.lanes.clone()));
         let offered = senders.offer(job);
         lanes.insert(destination, senders);
         offered
@@ -182,8 +231,8 @@ impl Lanes {
 pub struct Health {
     /// The breaker.
     pub breaker: Breaker,
-    /// Since when every try has failed.
-    pub failing_since: Option<Timestamp>,
+    /// Of an endpoint: whether it fails, and how it is found well again.
+    pub recovery: Recovery,
 }
 
 /// What a signer was made for: the endpoint's revision, and whether its previous secret still signs.
@@ -285,7 +334,7 @@ impl Lane {
                 // What still comes until its sender is gone is worked off; then there is no more.
                 _ = idle_look.tick() => {
                     if !std::mem::take(&mut worked) && under_way.is_empty() {
-                        lanes.lock().expect("no holder of the lanes panics").remove(&self.destination);
+                        lock(&lanes).remove(&self.destination);
                     }
                 }
             }
@@ -319,6 +368,7 @@ impl Lane {
                     since[class.index()] = None;
                     if let Some(job) = jobs.take(class, false) {
                         let _ = job.owner.send(FromLane::End { ticket: job.ticket, end }).await;
+                        job.home.reached();
                     }
                 }
             }
@@ -328,13 +378,15 @@ impl Lane {
 
     /// One try. The shard is told even when it panics: a lost task would hold its conversation for ever.
     async fn work(&self, job: Job) {
-        let Job { task, ticket, owner, lease } = job;
+        let Job { task, ticket, owner, lease, mut home } = job;
+        home.try_begins();
         let attempt: BoxFuture<'_, TaskEnd> = match self.destination {
             Destination::Endpoint(_) => Box::pin(delivery::attempt(self, &task, &lease)),
             Destination::Account(..) => Box::pin(send::attempt(self, &task, ticket, &owner, &lease)),
         };
         let end = caught(attempt).await.unwrap_or(TaskEnd::Panicked);
         let _ = owner.send(FromLane::End { ticket, end }).await;
+        home.reached();
     }
 
     /// Breaker and budgets. A wait of up to `most` is waited here, a longer one by the shard.
@@ -343,18 +395,35 @@ impl Lane {
         if send::is_overdue(task, now) {
             return Admitted::Go;
         }
-        let gate = self.health.lock().expect("no holder of the health panics").breaker.gate(now);
-        if let Gate::Shut(until) = gate {
-            return Admitted::Not(TaskEnd::Deferred { until, whole: true });
-        }
         let budget = match self.destination {
             Destination::Endpoint(id) => delivery::admit(self, id),
             Destination::Account(..) => send::admit(self, task),
         };
-        match budget {
+        let verdict = match budget {
             None => Admitted::Go,
             Some((wait, true)) if wait <= most => Admitted::Wait(wait),
             Some((wait, whole)) => Admitted::Not(TaskEnd::Deferred { until: now.plus(wait), whole }),
+        };
+        if let Admitted::Go = verdict { self.gate(now, most) } else { verdict }
+    }
+
+    /// What the destination's health says.
+    fn gate(&self, now: Timestamp, most: Duration) -> Admitted {
+        let mut health = lock(&self.health);
+        if let Destination::Endpoint(id) = self.destination {
+            let revision = self.parts.directory.load().endpoint(id).map_or(0, |endpoint| endpoint.row.revision);
+            match health.recovery.leave(now, revision) {
+                // A failing one has its own probes.
+                Leave::Go if health.recovery.next_probe().is_some() => return Admitted::Go,
+                Leave::Go => {}
+                Leave::Wait(wait) if wait <= most => return Admitted::Wait(wait),
+                Leave::Wait(wait) => return Admitted::Not(TaskEnd::Deferred { until: now.plus(wait), whole: true }),
+                Leave::NotBefore(until) => return Admitted::Not(TaskEnd::Deferred { until, whole: true }),
+            }
+        }
+        match health.breaker.gate(now) {
+            Gate::Open => Admitted::Go,
+            Gate::Shut(until) => Admitted::Not(TaskEnd::Deferred { until, whole: true }),
         }
     }
 }
@@ -369,17 +438,73 @@ enum Admitted {
     Not(TaskEnd),
 }
 
-/// None: it panicked, which is counted.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
-    let done = AssertUnwindSafe(work).catch_unwind().await;
-    if done.is_err() {
-        messaging::metrics::PANICS.at([]).increment(1);
+/// A lane's life. When it panics its jobs go home, and another may begin after a pause.
+async fn live(lane: Arc<Lane>, jobs: Jobs, lanes: Known) {
+    let destination = lane.destination;
+    let Err(panicked) = supervise::caught(lane.run(jobs, lanes.clone())).await else { return };
+    metrics::TASK_RESTARTS.at([metrics::SupervisedTask::Lane.index()]).increment(1);
+    tracing::error!(?destination, at = panicked.at, "a lane panicked, its tasks go back to their shards");
+    tokio::time::sleep(PANIC_PAUSE).await;
+    let mut lanes = lock(&lanes);
+    if lanes.get(&destination).is_some_and(Senders::is_closed) {
+        lanes.remove(&destination);
     }
-    done.ok()
+}
+
+/// None: it panicked.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let done = supervise::caught(work).await;
+    done.inspect_err(|panicked| tracing::error!(place = "lane", at = panicked.at, "a try panicked")).ok()
 }
 
 fn origin(url: &str) -> &str {
     let after = url.find("://").map_or(0, |at| at + 3);
     let end = url[after..].find(['/', '?', '#']).map_or(url.len(), |at| after + at);
     &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a job left its lane, and what its shard hears of it.
+    #[tokio::test]
+    async fn a_job_that_is_dropped_goes_home() {
+        type Leave = fn(Home);
+        let cases: [(&str, Leave, Option<&str>); 3] = [
+            ("waited", drop, Some("Deferred")),
+            (
+                "tried",
+                |mut home| {
+                    home.try_begins();
+                    drop(home);
+                },
+                Some("Panicked"),
+            ),
+            ("ended", Home::reached, None),
+        ];
+        for (name, leave, expected) in cases {
+            let (owner, mut shard) = mpsc::channel(1);
+            leave(Home::new(7, owner));
+            let heard = shard.recv().await.map(|message| format!("{message:?}"));
+            let is_right = match (&heard, expected) {
+                (Some(heard), Some(expected)) => heard.contains("ticket: 7") && heard.contains(expected),
+                (heard, expected) => heard.is_none() && expected.is_none(),
+            };
+            assert!(is_right, "{name}: {heard:?}");
+        }
+    }
+
+    /// A full shard hears of it as soon as it listens.
+    #[tokio::test]
+    async fn a_full_shard_hears_of_it_too() {
+        let (owner, mut shard) = mpsc::channel(1);
+        for ticket in [1, 2] {
+            drop(Home::new(ticket, owner.clone()));
+        }
+        for expected in [1, 2] {
+            let Some(FromLane::End { ticket, .. }) = shard.recv().await else { panic!("no end") };
+            assert_eq!(ticket, expected);
+        }
+    }
 }

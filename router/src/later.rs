@@ -45,6 +45,8 @@ struct DestinationQueue {
     tail: Option<u64>,
     in_flight: usize,
     hold_until: Timestamp,
+    /// The endpoint's revision when it was looked at last.
+    revision: u64,
     /// When the next entry may be ready.
     next: Timestamp,
 }
@@ -208,12 +210,27 @@ impl Later {
         self.queues.get(&destination).is_some_and(|queue| queue.hold_until > now)
     }
 
-    /// Lets a destination go on at once.
-    pub fn unhold(&mut self, destination: Queue) {
-        if let Some(queue) = self.queues.get_mut(&destination) {
-            queue.hold_until = Timestamp::ZERO;
-            queue.next = Timestamp::ZERO;
+    /// A destination is well again: what waits for it may go now, whatever it was to wait for.
+    pub fn release(&mut self, destination: Queue, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&destination) else { return };
+        queue.hold_until = Timestamp::ZERO;
+        queue.next = Timestamp::ZERO;
+        for entry in &mut queue.window {
+            entry.row.due = entry.row.due.min(now);
         }
+    }
+
+    /// Endpoints that have something waiting and whose revision is another than at the last look.
+    pub fn changed(&mut self, revision: impl Fn([u8; 16]) -> Option<u64>) -> Vec<Queue> {
+        let mut changed = Vec::new();
+        for (queue, waiting) in &mut self.queues {
+            let Queue::Destination(id) = queue else { continue };
+            let Some(now) = revision(*id) else { continue };
+            if std::mem::replace(&mut waiting.revision, now) != now {
+                changed.push(*queue);
+            }
+        }
+        changed
     }
 
     /// Destinations that have something and may be ready.

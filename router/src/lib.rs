@@ -15,9 +15,10 @@ use messaging::clock::SharedClock;
 use messaging::keeper::DirectoryKeeper;
 use messaging::limit::Limit;
 use messaging::log::{ClaimChange, Log};
-use messaging::metrics;
+use messaging::metrics::{self, ShardState, SupervisedTask};
 use messaging::seal::Keyring;
 use messaging::store::Store;
+use messaging::supervise;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -29,12 +30,15 @@ pub mod delivery;
 pub mod desk;
 pub mod egress;
 pub mod ends;
+pub mod faults;
+pub mod fleet;
 pub mod flows;
 pub mod lane;
 pub mod later;
 pub mod media;
 pub mod plan;
 pub mod progress;
+pub mod recovery;
 pub mod send;
 pub mod shard;
 pub mod sign;
@@ -42,7 +46,7 @@ pub mod waits;
 
 use lane::{LaneParts, Lanes};
 use messaging::log::ShardReader;
-use shard::{Commits, Ended, Order, Shard, ShardParts};
+use shard::{Commits, Ended, Item, Order, Shard, ShardParts, Suspects};
 
 /// How long effects under way may take when the log gives a shard to another.
 const REVOKED_DRAIN: Duration = Duration::from_secs(4);
@@ -81,6 +85,8 @@ pub struct Options {
     pub drain: Duration,
     /// Deliveries.
     pub webhooks: Arc<WebhookSettings>,
+    /// What a test has planted.
+    pub faults: faults::Faults,
 }
 
 /// What the router works with.
@@ -108,6 +114,8 @@ pub struct Parts {
     pub media: Arc<messaging::media::Library>,
     /// Where the sends that wait are counted.
     pub outlook: Arc<messaging::outlook::Outlook>,
+    /// Where the shards tell what they do.
+    pub fleet: Arc<fleet::Fleet>,
 }
 
 /// A running router.
@@ -124,17 +132,16 @@ impl Router {
         let census = Arc::new(census::Census::default());
         let failing = Arc::new(lane::Failing::default());
         let seen = Seen { log: parts.log.clone(), clock: parts.clock.clone(), keeper: parts.keeper.clone(), census, failing };
-        let running = tokio::spawn(run(parts, options, seen.clone(), stopped));
-        let lag = tokio::spawn(watch(seen));
+        let running = tokio::spawn(supervise::vital(SupervisedTask::Router, run(parts, options, seen.clone(), stopped)));
+        let lag = supervise::spawn_again(SupervisedTask::Lag, move || watch(seen.clone()));
         Self { stop, running, lag }
     }
 
     /// Takes nothing new, lets what is under way end, finishes positions.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        if self.running.await.is_err() {
-            tracing::error!("the router ended in a panic");
-        }
+        // A panic there has ended the process.
+        let _ = self.running.await;
         self.lag.abort();
     }
 }
@@ -152,6 +159,7 @@ async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Rec
         media: parts.media.clone(),
         tail: parts.tail,
         failing: seen.failing,
+        recoveries: Arc::default(),
     });
     let commits = Arc::new(Commits::default());
     // Dropped at the end, which ends its tasks.
@@ -171,14 +179,14 @@ async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Rec
         commits: commits.clone(),
         census: seen.census,
         outlook: parts.outlook,
+        fleet: parts.fleet,
     };
-    let committer = tokio::spawn(commit_now_and_then(
-        parts.store.clone(),
-        parts.log.clone(),
-        commits.clone(),
-        parts.clock.clone(),
-        options.commit_interval,
-    ));
+    let committer = {
+        let (store, log, commits, clock) = (parts.store.clone(), parts.log.clone(), commits.clone(), parts.clock.clone());
+        supervise::spawn_again(SupervisedTask::Committer, move || {
+            commit_now_and_then(store.clone(), log.clone(), commits.clone(), clock.clone(), options.commit_interval)
+        })
+    };
     let mut shards: JoinSet<u16> = JoinSet::new();
     // What each shard is told, and what says that it has ended. A shard that comes back waits for its own end.
     let mut known: BTreeMap<u16, (watch::Sender<Order>, watch::Receiver<bool>)> = BTreeMap::new();
@@ -206,7 +214,8 @@ async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Rec
                             }
                             ended
                         });
-                        shards.spawn(work(shard_parts.clone(), reader, told, former, ended));
+                        let work = work(shard_parts.clone(), reader, told, former, ended);
+                        shards.spawn(supervise::vital(SupervisedTask::Shard, work));
                     }
                 }
                 ClaimChange::Revoked(list) => tell(&known, &list, Order::Drain(options.drain.min(REVOKED_DRAIN))),
@@ -232,16 +241,13 @@ async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Rec
 }
 
 fn report(ended: Result<u16, tokio::task::JoinError>) {
-    match ended {
-        Ok(shard) => tracing::debug!(shard, "shard ended"),
-        Err(error) => {
-            metrics::PANICS.at([]).increment(1);
-            tracing::error!(%error, "a shard ended in a panic; its records come again when the process starts anew");
-        }
+    if let Ok(shard) = ended {
+        tracing::debug!(shard, "shard ended");
     }
 }
 
-/// Owns a shard until told to leave it. A lost lease without word from the log is waited out, then the shard begins anew.
+/// Owns a shard until told to leave it. A lost lease without word from the log is waited out, a panic has its pause; then the shard
+/// begins anew, under another epoch.
 async fn work(
     parts: ShardParts,
     mut reader: Box<dyn ShardReader>,
@@ -253,16 +259,31 @@ async fn work(
     if let Some(mut former) = former {
         let _ = former.wait_for(|ended| *ended).await;
     }
+    let (mut suspects, mut pause) = (Suspects::default(), supervise::Pause::default());
     loop {
-        let unleased = match Shard::begin(parts.clone(), reader.as_mut(), &mut orders).await {
-            Some(shard) => shard.run(&mut orders).await == Ended::Unleased,
-            None => true,
+        let begun = tokio::time::Instant::now();
+        let life = async {
+            match Shard::begin(parts.clone(), reader.as_mut(), &mut suspects, &mut orders).await {
+                Ok(shard) => shard.run(&mut orders).await,
+                Err(ended) => ended,
+            }
         };
-        if !unleased || *orders.borrow() != Order::Work {
-            break;
-        }
-        // The log most likely gives the shard to another in a moment.
-        if tokio::time::timeout(parts.options.lease_ttl, orders.wait_for(|order| *order != Order::Work)).await.is_ok() {
+        let wait = match supervise::caught(life).await.unwrap_or_else(Ended::Panicked) {
+            Ended::Told => break,
+            // The log most likely gives the shard to another in a moment.
+            Ended::Unleased => parts.options.lease_ttl,
+            Ended::Panicked(panicked) => {
+                parts.fleet.note(id, Some(ShardState::Restarting));
+                metrics::TASK_RESTARTS.at([SupervisedTask::Shard.index()]).increment(1);
+                if suspects.take_cured() {
+                    pause.cured();
+                }
+                let wait = pause.after(begun.elapsed());
+                tell_panic(id, &panicked, &mut suspects, wait);
+                wait
+            }
+        };
+        if tokio::time::timeout(wait, orders.wait_for(|order| *order != Order::Work)).await.is_ok() {
             break;
         }
         while let Err(error) = reader.restart().await {
@@ -274,8 +295,28 @@ async fn work(
         }
     }
     drop(reader);
+    parts.fleet.note(id, None);
     ended.send_replace(true);
     id
+}
+
+/// What a shard had in hand at its panic is under suspicion from now on. One line says where it was and with what.
+fn tell_panic(shard: u16, panicked: &supervise::Panicked, suspects: &mut Suspects, wait: Duration) {
+    let place = suspects.place();
+    let hand = suspects.strike();
+    let record =
+        hand.iter().find_map(|item| if let Item::Record(topic, position) = item { Some((topic.name(), position.0)) } else { None });
+    let (topic, position) = record.unzip();
+    tracing::error!(
+        shard,
+        place,
+        topic,
+        position,
+        in_hand = hand.len(),
+        at = panicked.at,
+        again_in_s = wait.as_secs_f64(),
+        "a shard panicked and begins again: what it had in hand is tried one by one"
+    );
 }
 
 /// Commits until aborted.

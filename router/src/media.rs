@@ -12,7 +12,9 @@ use messaging::channels::MediaFault;
 use messaging::clock::SharedClock;
 use messaging::media::{Library, LinkTerms, Wanted, record};
 use messaging::metrics;
+use messaging::metrics::SupervisedTask;
 use messaging::record::MediaNews;
+use messaging::supervise::again;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -42,7 +44,8 @@ impl Media {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..FETCHES_MAX {
-            running.spawn(fetch(library.clone(), clock.clone(), waiting.clone()));
+            let (library, clock, waiting) = (library.clone(), clock.clone(), waiting.clone());
+            running.spawn(again(SupervisedTask::MediaFetch, move || fetch(library.clone(), clock.clone(), waiting.clone())));
         }
         Self { library, queue }
     }

@@ -136,11 +136,16 @@ impl Task {
 #[derive(Debug)]
 pub enum TaskEnd {
     /// The endpoint took the event.
-    Delivered,
+    Delivered {
+        /// It had failed, since then, and is well again.
+        recovered: Option<Timestamp>,
+    },
     /// The endpoint did not: try again after the schedule, not before `after`.
     DeliveryFailed {
         /// `Retry-After` of the endpoint.
         after: Option<std::time::Duration>,
+        /// The endpoint as a whole fails: nothing goes to it before this probe.
+        probe: Option<Timestamp>,
         /// The endpoint has failed without pause for as long as the node allows: disable it.
         disable: bool,
     },

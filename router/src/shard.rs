@@ -4,7 +4,6 @@
 //! stands in the feed behind `FeedProgress::settled`, or its send's record is not finished. The next owner takes all of it up.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use messaging::record::{Class, Record};
 use messaging::seal::{Keyring, fill_random};
 use messaging::state::{Conversation, EventData, EventRow, FeedPosition, FeedProgress, Pointer, Quarantined};
 use messaging::store::{Durability, Held, Key, Lease, LeaseAnswer, LeaseOn, Queue, Scan, Store, StoreError, Write};
+use messaging::supervise::{Panicked, caught, caught_here, lock};
 use messaging::tenant::Tenant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -30,8 +30,10 @@ use crate::census::{self, Census, Holdings};
 use crate::crowd::{self, Intake};
 use crate::decide::{self, Parsed};
 use crate::desk::{Desk, States, Unfit, World, count};
+use crate::faults::FaultPoint;
+use crate::fleet::Fleet;
 use crate::flows::{FlowKey, Flows, Pending};
-use crate::lane::{FromLane, Job, Lanes, LeaseClock};
+use crate::lane::{FromLane, Home, Job, Lanes, LeaseClock};
 use crate::later::{self, Later};
 use crate::media::Media;
 use crate::plan::{Delivery, Destination, Go, LaterRow, LaterWork, Task, TaskEnd, Work};
@@ -39,6 +41,7 @@ use crate::progress::{Place, Prefix, Progress, Slot};
 use crate::waits::Waits;
 use crate::{Options, ends};
 
+mod aside;
 mod commits;
 mod count;
 mod durable;
@@ -46,15 +49,18 @@ mod lease;
 mod load;
 mod records;
 mod recover;
+mod suspects;
 mod tasks;
 
+use aside::{Aside, Hand, Part};
 pub use commits::{Commit, Commits};
 use records::quarantined;
+pub use suspects::{Item, STRIKES, Suspects};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// Tries of a record's decision before it is quarantined.
-const DECIDE_TRIES: usize = 3;
+/// Tries of a record, to parse it or to decide on it, before it is quarantined.
+const TRIES: usize = STRIKES as usize;
 /// Records taken in one step.
 const BATCH_MAX: usize = crowd::STEP_ROOM;
 /// Of a batch, at least so many of each topic when all have some: inbound, outbound, bulk.
@@ -113,6 +119,8 @@ pub struct ShardParts {
     pub census: Arc<Census>,
     /// Where the sends that wait are counted.
     pub outlook: Arc<Outlook>,
+    /// What the shards of this process do.
+    pub fleet: Arc<Fleet>,
 }
 
 /// What a shard is told to do.
@@ -127,12 +135,14 @@ pub enum Order {
 }
 
 /// Why a shard ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// It was told to.
     Told,
     /// Its lease ran out, or is another's.
     Unleased,
+    /// It panicked. What it had in hand is under suspicion.
+    Panicked(Panicked),
 }
 
 /// The lease is not ours any more: nothing may be written, sent or finished.
@@ -141,6 +151,8 @@ struct Lost;
 
 /// A record on its way through a step.
 struct Incoming {
+    topic: Topic,
+    position: Position,
     slot: Slot,
     record: Tracked<Record>,
     parsed: Result<Parsed, Unfit>,
@@ -151,6 +163,8 @@ pub struct Shard<'a> {
     pub(crate) id: u16,
     pub(crate) parts: ShardParts,
     reader: &'a mut dyn ShardReader,
+    /// What is in hand, and what was in hand at panics.
+    suspects: &'a mut Suspects,
     /// Drawn anew at every beginning, so that the epoch rises even when this process had the shard before.
     owner: [u8; 16],
     lease: Lease,
@@ -168,6 +182,9 @@ pub struct Shard<'a> {
     newest_log_time: Timestamp,
     /// When the inbound record that was taken last had been appended.
     inbound_at: Timestamp,
+    /// The number of the last recovery of an endpoint that was looked at, and the version of the directory.
+    recoveries_seen: u64,
+    directory_seen: u64,
     /// Time that went into steps since the last report to the census, and when that was.
     busy: Duration,
     reported_at: Duration,
@@ -176,26 +193,43 @@ pub struct Shard<'a> {
 impl<'a> Shard<'a> {
     /// Works until told to stop, then drains.
     pub async fn run(mut self, orders: &mut watch::Receiver<Order>) -> Ended {
-        let ended = match self.work(orders).await {
-            Ok(Order::Drain(most)) => self.leave(most).await,
-            Ok(Order::Work | Order::Leave) => Ok(()),
-            Err(Lost) => Err(Lost),
+        let ended = match caught(self.live(orders)).await {
+            Ok(Ok(())) => Ended::Told,
+            Ok(Err(Lost)) => Ended::Unleased,
+            Err(panicked) => Ended::Panicked(panicked),
         };
+        self.close(ended).await
+    }
+
+    async fn live(&mut self, orders: &mut watch::Receiver<Order>) -> Result<(), Lost> {
+        match self.work(orders).await? {
+            Order::Drain(most) => {
+                self.parts.fleet.note(self.id, Some(metrics::ShardState::Draining));
+                self.leave(most).await
+            }
+            Order::Work | Order::Leave => Ok(()),
+        }
+    }
+
+    /// Gives the lease back, so that whoever comes next, perhaps this process, may begin at once.
+    async fn close(self, ended: Ended) -> Ended {
         // What is still at lanes must not be sent under this lease.
         self.lease_clock.set(Duration::ZERO);
-        if ended.is_err() {
-            tracing::warn!(shard = self.id, epoch = self.lease.epoch, "the shard stops here: its lease is lost, or the log is closed");
-            self.parts.commits.forget(self.id);
+        match &ended {
+            Ended::Told => {}
+            Ended::Unleased => {
+                tracing::warn!(shard = self.id, epoch = self.lease.epoch, "the shard stops here: its lease is lost, or the log is closed");
+                self.parts.commits.forget(self.id);
+            }
+            // What was finished before stays so: the next beginning has less to repeat.
+            Ended::Panicked(_) => crate::commit(&self.parts.store, &self.parts.log, &self.parts.commits, &self.parts.clock).await,
         }
         // One that is another's by now stays so.
         if let Err(error) = self.parts.store.release(self.lease).await {
             tracing::warn!(shard = self.id, %error, "lease not given back, it runs out by itself");
         }
         self.parts.census.forget(self.id);
-        if ended.is_err() {
-            return Ended::Unleased;
-        }
-        Ended::Told
+        ended
     }
 
     async fn work(&mut self, orders: &mut watch::Receiver<Order>) -> Result<Order, Lost> {
@@ -232,8 +266,9 @@ impl<'a> Shard<'a> {
             }
             self.drain_messages(&mut messages);
             self.renew().await?;
+            self.release_recovered();
             let entries = if takes { self.take_records(intake).await } else { Vec::new() };
-            self.step(entries, messages).await?;
+            self.step(entries, messages, false).await?;
             self.report();
         }
     }
@@ -249,7 +284,7 @@ impl<'a> Shard<'a> {
             }
             self.drain_messages(&mut messages);
             self.renew().await?;
-            self.step_with(Vec::new(), messages, true).await?;
+            self.step(Vec::new(), messages, true).await?;
         }
         crate::commit(&self.parts.store, &self.parts.log, &self.parts.commits, &self.parts.clock).await;
         Ok(())
@@ -319,25 +354,39 @@ impl<'a> Shard<'a> {
         batch
     }
 
-    async fn step(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>) -> Result<(), Lost> {
-        self.step_with(entries, messages, false).await
+    /// A step with all that there is to do; what is under suspicion has a step of its own.
+    async fn step(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>, draining: bool) -> Result<(), Lost> {
+        let now = self.parts.clock.now().max(self.newest_log_time);
+        let timers = if draining { Vec::new() } else { self.later.due_timers(now, TIMERS_MAX) };
+        let ready = if draining { Vec::new() } else { self.take_ready(now) };
+        let hand = Hand { entries, messages, timers, ready };
+        if hand.is_empty() {
+            self.read_on(now).await;
+            return Ok(());
+        }
+        for part in self.apart(hand) {
+            match part {
+                Part::Step(hand) => self.step_with(hand).await?,
+                Part::Aside(aside) => self.set_aside(aside, now).await?,
+            }
+            self.suspects.put_down();
+        }
+        Ok(())
     }
 
     #[allow(clippy::too_many_lines, reason = "the step is a recipe: it reads top to bottom")]
-    async fn step_with(&mut self, entries: Vec<(Topic, Entry)>, messages: Vec<FromLane>, draining: bool) -> Result<(), Lost> {
+    async fn step_with(&mut self, hand: Hand) -> Result<(), Lost> {
+        self.take_up(&hand);
+        let Hand { entries, messages, timers, ready } = hand;
+        self.suspects.at("parse");
         let mut incoming = self.parse(entries);
         self.know_owners(&incoming).await;
         let directory = self.parts.keeper.shared().load_full();
         let now = self.parts.clock.now().max(self.newest_log_time);
-        let timers = if draining { Vec::new() } else { self.later.due_timers(now, TIMERS_MAX) };
-        let ready = if draining { Vec::new() } else { self.take_ready(now) };
-        if incoming.is_empty() && messages.is_empty() && timers.is_empty() && ready.is_empty() {
-            self.read_on(now).await;
-            return Ok(());
-        }
         let started = std::time::Instant::now();
 
         // 1. What the decisions read.
+        self.suspects.at("load");
         let aliases = self.load_states(&directory, &mut incoming, &messages, &timers, &ready).await;
         let rows = self.load_rows(&directory, &incoming, &messages, &timers, &ready).await;
 
@@ -369,6 +418,7 @@ impl<'a> Shard<'a> {
         }
         let mut owners: Vec<Option<usize>> = Vec::new();
         let mut goes: Vec<(oneshot::Sender<Option<Go>>, Option<Go>)> = Vec::new();
+        self.suspects.at("end");
         for message in messages {
             match message {
                 FromLane::Intent { ticket, go } => {
@@ -379,6 +429,7 @@ impl<'a> Shard<'a> {
             }
             owners.resize(desk.effects.tasks.len(), None);
         }
+        self.suspects.at("decide");
         let mut held = Vec::new();
         for incoming in incoming {
             let outcome = self.decide(&mut desk, &incoming);
@@ -387,13 +438,16 @@ impl<'a> Shard<'a> {
             owners.resize(desk.effects.tasks.len(), Some(held.len()));
             held.push(incoming.slot);
         }
+        self.suspects.at("later");
         for (row, write) in timers {
             desk.write(write);
+            self.parts.options.faults.at(FaultPoint::Later, [row.conversation]);
             ends::timer(&mut desk, &row);
             owners.resize(desk.effects.tasks.len(), None);
         }
         let mut offers: Vec<FlowKey> = Vec::new();
         for (destination, entry) in ready {
+            self.parts.options.faults.at(FaultPoint::Later, [entry.row.conversation]);
             match ends::rebuild(&mut desk, &entry.row, destination) {
                 Some(task) => {
                     let key = (task.destination(), task.conversation);
@@ -411,6 +465,7 @@ impl<'a> Shard<'a> {
         }
 
         // 3. Where the new tasks wait.
+        self.suspects.at("place");
         let tasks = std::mem::take(&mut desk.effects.tasks);
         self.place_tasks(&mut desk, tasks, &owners, &held, &mut offers, now);
         // A scheduled send has no record to hold it: it goes on from `later`.
@@ -429,6 +484,7 @@ impl<'a> Shard<'a> {
 
         // 4. Tell other shards, write, then let go. In this order: what is written makes the records duplicates, and a crash between
         // would leave nobody to tell them; what is told twice does nothing the second time.
+        self.suspects.at("apply");
         let durability = if goes.is_empty() { Durability::Buffered } else { Durability::Synced };
         self.parts.media.keep(&mut effects, &self.parts.clock).await;
         self.tell(std::mem::take(&mut effects.records), &mut writes).await?;
@@ -437,6 +493,7 @@ impl<'a> Shard<'a> {
         for change in effects.accounts {
             tokio::spawn(ends::stop_account(self.parts.accounts.clone(), change));
         }
+        self.suspects.at("offer");
         for (go, content) in goes {
             let _ = go.send(content);
         }

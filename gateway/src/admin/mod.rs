@@ -112,8 +112,11 @@ async fn readiness(shared: &Shared, verbose: bool) -> Reply {
     let store = matches!(asked, Ok(Ok(_)));
     let mut components: Vec<(&str, bool, bool)> =
         vec![("draining", !is_draining, true), ("log", log, true), ("directory", directory, true), ("store", store, false)];
+    let mut reasons = Vec::new();
     for (name, is_ready) in &shared.parts.admin.ready {
-        components.push((name, is_ready(), true));
+        let answer = is_ready();
+        components.push((name, answer.is_ok(), true));
+        reasons.extend(answer.err().map(|reason| format!("{name}: {reason}\n")));
     }
     for (component, is_ready) in
         [(Component::Log, log), (Component::Directory, directory), (Component::Store, store), (Component::Gateway, !is_draining)]
@@ -132,6 +135,7 @@ async fn readiness(shared: &Shared, verbose: bool) -> Reply {
             };
             text.push_str(&format!("{name}: {state}\n"));
         }
+        text.extend(reasons);
     }
     text.push_str(if is_ready { "ready\n" } else { "not ready\n" });
     reply::typed(status, "text/plain; charset=utf-8", text.into())

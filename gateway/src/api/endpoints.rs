@@ -273,6 +273,14 @@ pub(super) async fn set_state(call: &Call<'_>, state: EndpointState) -> Result<R
     .await
 }
 
+/// `POST /v1/endpoints/{id}/retry`: what waits for the endpoint is tried now. The row's revision rises, which every router process sees.
+pub(super) async fn retry(call: &Call<'_>) -> Result<Reply, Problem> {
+    Query::parse(call.query, &[])?;
+    let mut reply = edit(call, None, |_, _| Ok(())).await?;
+    *reply.status_mut() = StatusCode::ACCEPTED;
+    Ok(reply)
+}
+
 /// `POST /v1/endpoints/{id}/rotate-secret`: the one before still signs beside the new one for a day.
 pub(super) async fn rotate_secret(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;

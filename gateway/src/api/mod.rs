@@ -270,6 +270,7 @@ pub(crate) async fn serve(handler: Handler, call: &Call<'_>) -> Result<Reply, Pr
         Handler::ChangeEndpoint => endpoints::change(call).await,
         Handler::DeleteEndpoint => endpoints::delete(call).await,
         Handler::PauseEndpoint => endpoints::set_state(call, messaging::directory::EndpointState::Paused).await,
+        Handler::RetryEndpoint => endpoints::retry(call).await,
         Handler::ResumeEndpoint => endpoints::set_state(call, messaging::directory::EndpointState::Active).await,
         Handler::RotateEndpointSecret => endpoints::rotate_secret(call).await,
         Handler::TestEndpoint => endpoints::test(call).await,

@@ -62,8 +62,8 @@ impl Keeper {
             let Some(slot) = self.slots.remove(&of) else { continue };
             if slot.task.await.is_err() {
                 // Its lease runs out by itself, so it does not come again at once.
-                metrics::PANICS.at([]).increment(1);
-                tracing::error!(account = %of.0, work = ?of.1, "a work of an account ended in a panic");
+                metrics::TASK_RESTARTS.at([metrics::SupervisedTask::Work.index()]).increment(1);
+                tracing::error!(account = %of.0, work = ?of.1, "a work of an account ended in a panic, it comes again with its lease");
             }
         }
     }

@@ -30,6 +30,8 @@ use tokio::task::JoinHandle;
 
 use crate::options::Parts;
 use job::Worker;
+use messaging::metrics::SupervisedTask;
+use messaging::supervise::spawn_again;
 use refused::Refused;
 
 /// How long works may take to end when the process drains.
@@ -56,7 +58,8 @@ impl Connectors {
     pub(crate) fn start(parts: &Parts, refused: &Arc<Refused>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let workers = workers(parts, refused);
-        let keeper = tokio::spawn(keeper::run(parts.clone(), workers, stopped));
+        let parts = parts.clone();
+        let keeper = spawn_again(SupervisedTask::Connectors, move || keeper::run(parts.clone(), workers.clone(), stopped.clone()));
         Self { stop, keeper }
     }
 

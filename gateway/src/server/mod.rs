@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use messaging::metrics::SupervisedTask;
 use messaging::metrics::{self, Listener};
+use messaging::supervise::{spawn_again, vital_here};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) mod addresses;
@@ -40,7 +42,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listeners: Listeners, shutdown: i
         threads.push(start(&shared, Listener::Public, index, socket, public_stage.subscribe())?);
     }
     let connectors = Connectors::start(&shared.parts, &shared.refused);
-    let upkeep = AbortOnDrop(tokio::spawn(upkeep::run(shared.clone())));
+    let upkeep = {
+        let shared = shared.clone();
+        AbortOnDrop(spawn_again(SupervisedTask::Upkeep, move || upkeep::run(shared.clone())))
+    };
     let admin = admin.map(|socket| start(&shared, Listener::Admin, 0, socket, admin_stage.subscribe())).transpose()?;
 
     let first_end = async {
@@ -96,7 +101,7 @@ fn start(
     let shared = shared.clone();
     std::thread::Builder::new().name(format!("http-{}-{index}", listener.name())).spawn(move || {
         // Nobody listens any more when serving was given up: then the result does not matter.
-        let _ = end.send(worker::run(shared, listener, socket, stage));
+        let _ = end.send(vital_here(SupervisedTask::Serving, || worker::run(shared, listener, socket, stage)));
     })?;
     Ok(ended)
 }

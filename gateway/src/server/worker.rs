@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use http::HeaderMap;
+use messaging::metrics::SupervisedTask;
 use messaging::metrics::{self, Listener, ShedReason};
+use messaging::supervise::vital;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -233,10 +235,10 @@ pub(crate) fn run(shared: Arc<Shared>, listener: Listener, socket: TcpListener, 
             Listener::Admin => ADMIN_DRAIN,
         };
         let worker = Worker::new(shared, listener);
-        spawn_local(worker.appends.clone().run());
+        spawn_local(vital(SupervisedTask::Serving, worker.appends.clone().run()));
         if listener == Listener::Public {
             // An operator's `tail` is a request without an end.
-            spawn_local(worker.clone().sweep());
+            spawn_local(vital(SupervisedTask::Serving, worker.clone().sweep()));
         }
         // `accept` takes the socket, so that it is closed while requests finish.
         worker.accept(socket, stage).await;

@@ -23,6 +23,8 @@ use super::{AppendError, ClaimChange, EmbeddedSettings, Entry, Finished, Lag, Lo
 use crate::BoxFuture;
 use crate::clock::SharedClock;
 use crate::metrics;
+use crate::metrics::SupervisedTask;
+use crate::supervise::vital;
 
 /// Records of one partition and topic drained at once.
 const DRAIN_BATCH_MAX: usize = 256;
@@ -101,7 +103,8 @@ pub async fn open(log: Arc<dyn Log>, settings: EmbeddedSettings, clock: SharedCl
     }
     metrics::LOG_SPOOL_RECORDS.at([]).set(left as f64);
     let waiting = Arc::new(Waiting { partitions: Mutex::new(counts), news: Notify::new() });
-    let drain = tokio::spawn(Drain { log: log.clone(), spool: spool.clone(), waiting: waiting.clone(), readers }.run());
+    let drain = Drain { log: log.clone(), spool: spool.clone(), waiting: waiting.clone(), readers };
+    let drain = tokio::spawn(vital(SupervisedTask::Spool, drain.run()));
     Ok(Arc::new(SpooledLog { log, spool, waiting, drain }))
 }
 

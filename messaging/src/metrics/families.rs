@@ -78,7 +78,9 @@ families! {
     LOG_LINES: Counter = "trunkline_log_lines_total" ["level": LogLevel]
         "Log lines written, by level.",
     PANICS: Counter = "trunkline_panics_total" []
-        "Tasks that ended in a panic and were restarted.",
+        "Panics, each counted once; 0 in a healthy system.",
+    TASK_RESTARTS: Counter = "trunkline_task_restarts_total" ["task": SupervisedTask]
+        "Tasks that must live and were begun again after a panic.",
 
     // Async runtime (USE)
     RUNTIME_BUSY_RATIO: Gauge = "trunkline_runtime_busy_ratio" ["runtime": Runtime]
@@ -149,6 +151,8 @@ families! {
         "Time a record spent in router code, queueing left out.",
     ROUTER_QUEUE_DURATION_SECONDS: Histogram E2E = "trunkline_router_queue_duration_seconds" ["direction": Direction]
         "Time the oldest record of a step waited on the log before its shard took it.",
+    SHARDS: Gauge = "trunkline_shards" ["state": ShardState]
+        "Shards that this process holds, by what they do.",
     ROUTER_SHARD_BUSY_RATIO: Gauge = "trunkline_router_shard_busy_ratio" ["shard": Partition]
         "Share of time a shard spent working since the previous sample.",
     ROUTER_CONVERSATIONS_BLOCKED: Gauge = "trunkline_router_conversations_blocked" []

@@ -7,6 +7,8 @@ use tokio::task::JoinHandle;
 
 use super::{DirectoryRows, Durability, Found, Held, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
+use crate::metrics::SupervisedTask;
+use crate::supervise::spawn_again;
 
 /// Between tries to reach the store.
 const RETRY: Duration = Duration::from_secs(1);
@@ -25,17 +27,21 @@ impl LazyStore {
     pub fn begin(open: Open) -> Arc<dyn Store> {
         let store: Arc<OnceLock<Arc<dyn Store>>> = Arc::default();
         let found = store.clone();
-        let opening = tokio::spawn(async move {
-            loop {
-                match open().await {
-                    Ok(opened) => {
-                        let _ = found.set(opened);
-                        tracing::info!("the store is there");
-                        return;
+        let open = Arc::new(open);
+        let opening = spawn_again(SupervisedTask::StoreOpen, move || {
+            let (found, open) = (found.clone(), open.clone());
+            async move {
+                loop {
+                    match open().await {
+                        Ok(opened) => {
+                            let _ = found.set(opened);
+                            tracing::info!("the store is there");
+                            return;
+                        }
+                        Err(error) => tracing::warn!(%error, "the store is not there yet"),
                     }
-                    Err(error) => tracing::warn!(%error, "the store is not there yet"),
+                    tokio::time::sleep(RETRY).await;
                 }
-                tokio::time::sleep(RETRY).await;
             }
         });
         Arc::new(Self { store, opening })

@@ -134,6 +134,8 @@ pub enum EndpointCommand {
     Pause(IdArgs),
     /// Go on delivering
     Resume(IdArgs),
+    /// Try now what waits for the endpoint
+    Retry(IdArgs),
     /// A new signing secret, printed once; the one before signs too for a while
     RotateSecret(IdArgs),
 }

@@ -22,6 +22,7 @@ pub async fn run(command: EndpointCommand, context: &mut Context) -> Result<(), 
         EndpointCommand::Delete(args) => resource::delete(ENDPOINTS, &args.id, context).await,
         EndpointCommand::Test(args) => resource::act(ENDPOINTS, &args.id, "test", None, context).await,
         EndpointCommand::Pause(args) => resource::act(ENDPOINTS, &args.id, "pause", None, context).await,
+        EndpointCommand::Retry(args) => resource::act(ENDPOINTS, &args.id, "retry", None, context).await,
         EndpointCommand::Resume(args) => resource::act(ENDPOINTS, &args.id, "resume", None, context).await,
         EndpointCommand::RotateSecret(args) => resource::act(ENDPOINTS, &args.id, "rotate-secret", Some("secret"), context).await,
     }

@@ -60,15 +60,17 @@ impl Desk<'_> {
             return Ok(sequences);
         }
         let (_, conversation) = self.states.get_mut(&news.conversation).ok_or(Unfit::Row)?;
-        if conversation.restricted {
-            return Ok(sequences);
-        }
         let body = event.render(news.data);
         for endpoint in endpoints {
             if !takes(endpoint, event.kind, news.account, news.only) {
                 continue;
             }
             let sequence = conversation.next_sequence(endpoint.row.id);
+            // What it was to get and does not costs its number all the same: the next delivery says how many are missing.
+            if conversation.restricted || !is_served(endpoint) {
+                conversation.sequence(endpoint.row.id).gap += 1;
+                continue;
+            }
             sequences.push((endpoint.row.id, sequence));
             let gap = conversation.sequence(endpoint.row.id).gap;
             let delivery = Delivery {
@@ -233,11 +235,15 @@ pub enum Home {
 }
 
 fn takes(endpoint: &Endpoint, kind: EventType, account: AccountId, except: Option<EndpointId>) -> bool {
-    let open = match endpoint.row.state {
+    except != Some(endpoint.row.id) && endpoint.wants(kind, account)
+}
+
+/// Whether deliveries are made to an endpoint, now or when it is resumed.
+fn is_served(endpoint: &Endpoint) -> bool {
+    match endpoint.row.state {
         EndpointState::Active | EndpointState::Paused => true,
         EndpointState::Disabled => false,
-    };
-    open && except != Some(endpoint.row.id) && endpoint.wants(kind, account)
+    }
 }
 
 fn event_of(status: Status) -> Option<EventType> {

@@ -21,6 +21,8 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use messaging::BoxFuture;
 use messaging::exchange::{HttpRequest, HttpResponse};
+use messaging::metrics::SupervisedTask;
+use messaging::supervise::spawn_again;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
@@ -299,7 +301,8 @@ impl Pool {
         idle.entries.push(Idle { live, until: Instant::now() + idle_time });
         if !idle.watched {
             idle.watched = true;
-            tokio::spawn(watch(Arc::downgrade(self)));
+            let watched = Arc::downgrade(self);
+            spawn_again(SupervisedTask::Connections, move || watch(watched.clone()));
         }
     }
 

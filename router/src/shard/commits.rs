@@ -25,17 +25,17 @@ impl Commits {
     }
 
     pub(super) fn note(&self, shard: u16, edit: impl FnOnce(&mut Commit)) {
-        edit(self.gathered.lock().expect("no holder of the commits panics").entry(shard).or_default());
+        edit(lock(&self.gathered).entry(shard).or_default());
     }
 
     /// What was gathered of a shard does not count: its lease is lost.
     pub(super) fn forget(&self, shard: u16) {
-        self.gathered.lock().expect("no holder of the commits panics").remove(&shard);
+        lock(&self.gathered).remove(&shard);
     }
 
     /// Could not be made durable: they are taken again with the next, unless more was finished since.
     pub fn put_back(&self, rows: &[Write], finished: &[Finished]) {
-        let mut gathered = self.gathered.lock().expect("no holder of the commits panics");
+        let mut gathered = lock(&self.gathered);
         for row in rows {
             let (Key::Progress(shard), Some(Ok(progress))) =
                 (row.key, row.value.as_ref().map(|value| postcard::from_bytes::<FeedProgress>(value)))
@@ -51,7 +51,7 @@ impl Commits {
 
     /// Takes everything gathered, as feed rows and finished positions.
     pub fn take(&self, now: Timestamp) -> (Vec<Write>, Vec<Finished>) {
-        let gathered = std::mem::take(&mut *self.gathered.lock().expect("no holder of the commits panics"));
+        let gathered = std::mem::take(&mut *lock(&self.gathered));
         let (mut rows, mut finished) = (Vec::new(), Vec::new());
         for (shard, commit) in gathered {
             if let Some(settled) = commit.settled {

@@ -43,6 +43,8 @@ impl Shard<'_> {
         if writes.is_empty() {
             return Ok(());
         }
+        let conversation = |write: &Write| if let Key::Conversation(_, id) = write.key { Some(id) } else { None };
+        self.parts.options.faults.at(FaultPoint::Apply, writes.iter().filter_map(conversation));
         let (lease_clock, clock) = (self.lease_clock.clone(), self.parts.clock.clone());
         let holds: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || lease_clock.holds(clock.monotonic()));
         let writes = Arc::new(writes);

@@ -3,16 +3,24 @@
 use super::*;
 
 impl<'a> Shard<'a> {
-    /// Takes the lease and takes up what the former owner left. Returns none when told to stop meanwhile, or when the lease was lost
-    /// before all was taken up.
-    pub async fn begin(parts: ShardParts, reader: &'a mut dyn ShardReader, orders: &mut watch::Receiver<Order>) -> Option<Self> {
+    /// Takes the lease and takes up what the former owner left.
+    ///
+    /// # Errors
+    /// It was told to stop meanwhile, the lease was lost before all was taken up, or taking it up panicked.
+    pub async fn begin(
+        parts: ShardParts,
+        reader: &'a mut dyn ShardReader,
+        suspects: &'a mut Suspects,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<Self, Ended> {
+        parts.fleet.note(reader.shard(), Some(metrics::ShardState::Starting));
         let id = reader.shard();
         let mut owner = [0; 16];
         fill_random(&mut owner);
         let (waits_since, mut told) = (parts.clock.monotonic(), false);
         let (lease, asked_at) = loop {
             if *orders.borrow() != Order::Work {
-                return None;
+                return Err(Ended::Told);
             }
             let asked_at = parts.clock.monotonic();
             match parts.store.lease(LeaseOn::Shard(id), owner, parts.options.lease_ttl).await {
@@ -37,6 +45,7 @@ impl<'a> Shard<'a> {
         let mut shard = Self {
             id,
             reader,
+            suspects,
             owner,
             lease,
             lease_clock,
@@ -52,16 +61,21 @@ impl<'a> Shard<'a> {
             from_lanes,
             newest_log_time: Timestamp::ZERO,
             inbound_at: Timestamp::ZERO,
+            recoveries_seen: parts.lanes.recoveries().since(0).0,
+            directory_seen: 0,
             busy: Duration::ZERO,
             reported_at: parts.clock.monotonic(),
             parts,
         };
         shard.note_lease(lease, asked_at);
-        if shard.recover().await.is_err() {
-            tracing::warn!(shard = id, "lease lost while the former owner's work was taken up");
-            return None;
+        match caught(shard.recover()).await {
+            Ok(Ok(())) => {
+                shard.parts.fleet.note(id, Some(metrics::ShardState::Working));
+                Ok(shard)
+            }
+            Ok(Err(Lost)) => Err(shard.close(Ended::Unleased).await),
+            Err(panicked) => Err(shard.close(Ended::Panicked(panicked)).await),
         }
-        Some(shard)
     }
 
     /// The store counts from some instant after it was asked: counted from before, our end is never later than the row's.

@@ -31,7 +31,7 @@ impl Shard<'_> {
         for message in messages {
             let (ticket, is_delivered) = match message {
                 FromLane::Intent { ticket, .. } => (*ticket, false),
-                FromLane::End { ticket, end } => (*ticket, matches!(end, TaskEnd::Delivered)),
+                FromLane::End { ticket, end } => (*ticket, matches!(end, TaskEnd::Delivered { .. })),
             };
             let Some(task) = self.flows.of(ticket).and_then(|key| self.flows.tasks(key).next()) else { continue };
             // A delivery that closed no gap changes nothing in its conversation, which may have left memory since.
@@ -137,7 +137,7 @@ impl Shard<'_> {
         for message in messages {
             let (ticket, parks) = match message {
                 FromLane::Intent { ticket, .. } => (*ticket, false),
-                FromLane::End { end: TaskEnd::Delivered, .. } => continue,
+                FromLane::End { end: TaskEnd::Delivered { .. }, .. } => continue,
                 FromLane::End { ticket, .. } => (*ticket, true),
             };
             let Some(key) = self.flows.of(ticket) else { continue };

@@ -13,9 +13,8 @@ impl Shard<'_> {
             let slot = self.progress.open(topic, entry.position);
             match Record::decode(&entry.payload, self.parts.keyring.log()) {
                 Ok(record) => {
-                    let parse = || decide::parse(&record, self.parts.keyring.ids());
-                    let parsed = std::panic::catch_unwind(AssertUnwindSafe(parse)).unwrap_or(Err(Unfit::Panic));
-                    incoming.push(Incoming { slot, record: Tracked::new(record), parsed });
+                    let parsed = self.parse_record(&record, topic, entry.position);
+                    incoming.push(Incoming { topic, position: entry.position, slot, record: Tracked::new(record), parsed });
                 }
                 Err(error) => {
                     // Not ours, or damaged beyond its checksum: nothing in it can be trusted, not even whose it is.
@@ -28,6 +27,25 @@ impl Shard<'_> {
             }
         }
         incoming
+    }
+
+    fn parse_record(&self, record: &Record, topic: Topic, position: Position) -> Result<Parsed, Unfit> {
+        for _ in 0..TRIES {
+            let parsed = caught_here(|| {
+                self.parts.options.faults.at(FaultPoint::Parse, [record.conversation]);
+                decide::parse(record, self.parts.keyring.ids())
+            });
+            match parsed {
+                Ok(parsed) => return parsed,
+                Err(panicked) => self.tell_record("parse", topic, position, &panicked),
+            }
+        }
+        Err(Unfit::Panic)
+    }
+
+    fn tell_record(&self, place: &'static str, topic: Topic, position: Position, panicked: &Panicked) {
+        let (shard, topic, position, at) = (self.id, topic.name(), position.0, &panicked.at);
+        tracing::error!(shard, place, topic, position, at, "a record panicked");
     }
 
     pub(super) fn decide(&mut self, desk: &mut Desk<'_>, incoming: &Incoming) -> Outcome {
@@ -50,9 +68,13 @@ impl Shard<'_> {
             return Outcome::Moved;
         }
         let mut unfit = Unfit::Panic;
-        for _ in 0..DECIDE_TRIES {
+        for _ in 0..TRIES {
             let mark = desk.mark(record.conversation);
-            match std::panic::catch_unwind(AssertUnwindSafe(|| decide::record(desk, record, parsed))) {
+            let decided = caught_here(|| {
+                self.parts.options.faults.at(FaultPoint::Decide, [record.conversation]);
+                decide::record(desk, record, parsed)
+            });
+            match decided {
                 Ok(Ok(outcome)) => {
                     if record.requeued {
                         desk.delete(Key::Quarantine(record.tenant.id(), parked_id(record, &self.parts.keyring)));
@@ -60,9 +82,9 @@ impl Shard<'_> {
                     return outcome;
                 }
                 Ok(Err(found)) => unfit = found,
-                Err(_) => {
+                Err(panicked) => {
                     unfit = Unfit::Panic;
-                    metrics::PANICS.at([]).increment(1);
+                    self.tell_record("decide", incoming.topic, incoming.position, &panicked);
                 }
             }
             desk.roll_back(&mark);

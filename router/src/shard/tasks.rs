@@ -22,6 +22,24 @@ impl Shard<'_> {
         ready
     }
 
+    /// Lets go what waits for endpoints that are well again, or that somebody changed: resumed, asked to be tried, given another address.
+    pub(super) fn release_recovered(&mut self) {
+        let now = self.parts.clock.now();
+        let (seen, well) = self.parts.lanes.recoveries().since(self.recoveries_seen);
+        self.recoveries_seen = seen;
+        for endpoint in well {
+            self.later.release(Queue::Destination(endpoint.0), now);
+        }
+        let directory = self.parts.keeper.shared().load();
+        if std::mem::replace(&mut self.directory_seen, directory.version) == directory.version {
+            return;
+        }
+        let changed = self.later.changed(|id| directory.endpoint(EndpointId(id)).map(|endpoint| endpoint.row.revision));
+        for queue in changed {
+            self.later.release(queue, now);
+        }
+    }
+
     pub(super) fn intent(&mut self, desk: &mut Desk<'_>, ticket: u64) -> Option<Go> {
         let key = self.flows.of(ticket)?;
         let pending = self.flows.head(key)?;
@@ -48,6 +66,7 @@ impl Shard<'_> {
             self.waits.join(&task);
             let destination = task.destination();
             let key = (destination, task.conversation);
+            self.parts.options.faults.at(FaultPoint::Place, [task.conversation]);
             let (slot, place) = match &task.work {
                 Work::Send(_) => (owner.map(|at| self.progress.hold(&held[at])), None),
                 Work::Deliver(delivery) => {
@@ -139,10 +158,10 @@ impl Shard<'_> {
     /// Offers the head of a flow. Says whether its lane took it.
     pub(crate) fn offer(&mut self, key: FlowKey) -> bool {
         let Some((ticket, task)) = self.flows.issue(key) else { return true };
-        let job = Job { task, ticket, owner: self.to_me.clone(), lease: self.lease_clock.clone() };
-        if self.parts.lanes.offer(job).is_ok() {
-            return true;
-        }
+        let home = Home::new(ticket, self.to_me.clone());
+        let job = Job { task, ticket, owner: self.to_me.clone(), lease: self.lease_clock.clone(), home };
+        let Err(job) = self.parts.lanes.offer(job) else { return true };
+        job.home.reached();
         self.flows.redeem(ticket);
         false
     }

@@ -16,6 +16,8 @@ use messaging::outlook::Outlook;
 use messaging::seal::{DataKey, Keyring, Secret};
 use messaging::store::Store;
 use router::egress::{AllowedNetwork, Door, Policy, Settings};
+use router::faults::Faults;
+use router::fleet::Fleet;
 
 use super::log::MemLog;
 use super::{ACCOUNT_ID, APP_SECRET, WEBHOOK_SECRET};
@@ -55,6 +57,7 @@ pub fn open(dir: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<dyn Store>
     try_open(dir, clock).unwrap()
 }
 
+#[allow(clippy::too_many_arguments, reason = "what a router stands on")]
 pub fn run(
     log: &Arc<MemLog>,
     store: &Arc<dyn Store>,
@@ -62,6 +65,9 @@ pub fn run(
     keyring: &Keyring,
     clock: &Arc<ManualClock>,
     media: &Path,
+    faults: &Faults,
+    fleet: &Arc<Fleet>,
+    schedule: &[Duration],
 ) -> (router::Router, tokio::runtime::Runtime, Arc<Outlook>) {
     let allow = vec!["127.0.0.0/8".parse::<AllowedNetwork>().unwrap()];
     let policy = Policy { allow, allow_http: true, ..Policy::default() };
@@ -79,6 +85,7 @@ pub fn run(
         door: Arc::new(door),
         outlook: outlook.clone(),
         tail: Arc::new(tokio::sync::broadcast::channel(16).0),
+        fleet: fleet.clone(),
     };
     let seconds = Duration::from_secs;
     let options = router::Options {
@@ -88,13 +95,14 @@ pub fn run(
         drain: seconds(2),
         webhooks: Arc::new(router::WebhookSettings {
             timeout: seconds(15),
-            schedule: vec![seconds(0), seconds(5), seconds(300), seconds(1800)],
+            schedule: schedule.to_vec(),
             jitter: 0.2,
             concurrency_per_endpoint: 16,
             disable_after: seconds(5 * 86_400),
             max_response: 65_536,
             user_agent: http::HeaderValue::from_static("trunkline/test"),
         }),
+        faults: faults.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let guard = runtime.enter();

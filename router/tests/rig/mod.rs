@@ -39,6 +39,9 @@ pub const ACCOUNT_ID: &str = "106540352242922";
 pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// Waits before the attempts of a delivery.
+const SCHEDULE: [Duration; 4] = [Duration::ZERO, Duration::from_secs(5), Duration::from_secs(300), Duration::from_secs(1800)];
+
 pub struct Rig {
     pub kind: ChannelKind,
     pub clock: Arc<ManualClock>,
@@ -55,6 +58,9 @@ pub struct Rig {
     pub endpoint: EndpointId,
     /// What stands before a send.
     pub outlook: Arc<Outlook>,
+    pub fleet: Arc<router::fleet::Fleet>,
+    faults: router::faults::Faults,
+    schedule: Vec<Duration>,
     router: router::Router,
     runtime: Option<tokio::runtime::Runtime>,
     dir: tempfile::TempDir,
@@ -71,8 +77,29 @@ impl Rig {
         Self::start_over(kind, |store| store).await
     }
 
+    /// With planted panics.
+    pub async fn start_with(faults: router::faults::Faults) -> Self {
+        Self::start_all(ChannelKind::Whatsapp, |store| store, faults, &SCHEDULE).await
+    }
+
+    /// With other waits between the attempts of a delivery.
+    pub async fn start_scheduled(schedule: &[Duration]) -> Self {
+        Self::start_all(ChannelKind::Whatsapp, |store| store, router::faults::Faults::default(), schedule).await
+    }
+
     /// The same, over what `wrap` makes of the store.
     pub async fn start_over(kind: ChannelKind, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        Self::start_all(kind, wrap, router::faults::Faults::default(), &SCHEDULE).await
+    }
+
+    async fn start_all(
+        kind: ChannelKind,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+        faults: router::faults::Faults,
+        schedule: &[Duration],
+    ) -> Self {
+        let schedule = schedule.to_vec();
+        let fleet = Arc::default();
         let clock = ManualClock::at(SystemClock::default().now());
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::from_root(&[7; 32]);
@@ -89,9 +116,13 @@ impl Rig {
         let (account, endpoint) = (AccountId([2; 16]), EndpointId([3; 16]));
         let rows = rows(kind, &keyring, (tenant_id, account, endpoint), &platform.url, &inbox.url, clock.now());
         keeper.change::<()>(|_| Ok(rows.iter().cloned().map(Change::put).collect())).await.unwrap();
-        let (router, runtime, outlook) = run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"));
+        let (router, runtime, outlook) =
+            run(&log, &store, &keeper, &keyring, &clock, &dir.path().join("media"), &faults, &fleet, &schedule);
         Self {
             outlook,
+            schedule,
+            fleet,
+            faults,
             kind,
             tenant: Tenant::for_tests(tenant_id),
             clock,
@@ -214,7 +245,17 @@ impl Rig {
         let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
         keeper.refresh().await.unwrap();
         let log = self.log.reopened();
-        let (router, runtime, outlook) = run(&log, &store, &keeper, &self.keyring, &self.clock, &self.dir.path().join("media"));
+        let (router, runtime, outlook) = run(
+            &log,
+            &store,
+            &keeper,
+            &self.keyring,
+            &self.clock,
+            &self.dir.path().join("media"),
+            &self.faults,
+            &self.fleet,
+            &self.schedule,
+        );
         Self { keeper, store, log, outlook, router, runtime: Some(runtime), ..self }
     }
 
@@ -239,6 +280,14 @@ impl Rig {
         panic!("waited in vain");
     }
 
+    /// The tenant resumes its endpoint.
+    pub async fn resume_endpoint(&self) {
+        let mut row = self.keeper.shared().load().endpoint(self.endpoint).unwrap().row.clone();
+        row.state = EndpointState::Active;
+        row.revision += 1;
+        self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Endpoint(row.clone()))])).await.unwrap();
+    }
+
     pub fn endpoint_disabled(&self) -> bool {
         let directory = self.keeper.shared().load();
         directory.endpoint(self.endpoint).is_some_and(|endpoint| endpoint.row.state == EndpointState::Disabled)
@@ -250,6 +299,23 @@ impl Rig {
 
     pub fn conversation(&self, handle: &Handle) -> ConversationId {
         self.keyring.ids().conversation(self.tenant.id(), self.account, handle.expose())
+    }
+
+    /// The dead letters' reasons.
+    pub async fn dead_letters(&self) -> Vec<String> {
+        let found = self.store.scan(Scan::Quarantine(Some(self.tenant.id()), None), 100).await.unwrap();
+        found.iter().map(|(_, row)| postcard::from_bytes::<Quarantined>(row).unwrap().reason).collect()
+    }
+
+    /// Waits for the first dead letter.
+    pub async fn until_dead_letters(&self) {
+        for _ in 0..500 {
+            if self.parked().await > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no dead letter");
     }
 
     /// Records in quarantine.

@@ -34,6 +34,10 @@ pub struct Server {
     answers: Mutex<VecDeque<Answer>>,
     usual: Box<dyn Fn(usize) -> String + Send + Sync>,
     news: Notify,
+    /// What every request is refused with.
+    refusal: Mutex<Option<u16>>,
+    /// Which requests were answered 2xx, by their place.
+    taken: Mutex<Vec<usize>>,
     /// Requests that may be answered, while not all may.
     gate: Mutex<Option<Arc<Semaphore>>>,
 }
@@ -47,6 +51,8 @@ impl Server {
             answers: Mutex::default(),
             usual: Box::new(usual),
             news: Notify::new(),
+            refusal: Mutex::default(),
+            taken: Mutex::default(),
             gate: Mutex::default(),
         });
         let accepting = server.clone();
@@ -84,8 +90,9 @@ impl Server {
             if let Some(gate) = gate {
                 gate.acquire().await.unwrap().forget();
             }
+            let refusal = *self.refusal.lock().unwrap();
             let (status, body) = match answer {
-                None => (200, (self.usual)(count)),
+                None => refusal.map_or_else(|| (200, (self.usual)(count)), |status| (status, String::new())),
                 Some(Answer::Status(status)) => (status, String::new()),
                 Some(Answer::Body(status, body)) => (status, body),
                 Some(Answer::CloseAfterRead) => return,
@@ -94,6 +101,9 @@ impl Server {
                     return;
                 }
             };
+            if status < 300 {
+                self.taken.lock().unwrap().push(count - 1);
+            }
             let reply = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             if stream.write_all(reply.as_bytes()).await.is_err() {
                 return;
@@ -103,6 +113,25 @@ impl Server {
 
     pub fn answer_next(&self, answer: Answer) {
         self.answers.lock().unwrap().push_back(answer);
+    }
+    /// Refuses every request from now on.
+    pub fn refuse_all(&self, status: u16) {
+        *self.refusal.lock().unwrap() = Some(status);
+    }
+    /// Takes them again.
+    pub fn refuse_none(&self) {
+        *self.refusal.lock().unwrap() = None;
+    }
+    /// The deliveries that were answered 2xx, in order.
+    pub fn accepted(&self) -> Vec<Delivery> {
+        let all = self.all();
+        self.taken.lock().unwrap().iter().map(|place| all[*place].clone()).collect()
+    }
+    /// How many of a kind were answered 2xx.
+    pub fn accepted_of(&self, kind: &str) -> usize {
+        let words = format!(r#""type":"{kind}""#);
+        let (taken, requests) = (self.taken.lock().unwrap(), self.requests.lock().unwrap());
+        taken.iter().filter(|place| requests[**place].1.contains(&words)).count()
     }
     /// Answers only so many requests from now on, until [`Server::open`].
     pub fn hold(&self, answers: usize) {
@@ -153,6 +182,10 @@ impl Server {
     pub async fn wait_for_kind(&self, kind: &str, count: usize) -> Vec<Delivery> {
         self.wait(|server| server.of_kind(kind).len() >= count, || format!("{count} of {kind}")).await;
         self.of_kind(kind)
+    }
+    /// Waits for the first request.
+    pub async fn wait_for_call(&self) {
+        self.wait(|server| server.calls() >= 1, || "a call".to_owned()).await;
     }
     /// All deliveries, once one of them holds these words.
     pub async fn wait_for_body(&self, words: &str) -> Vec<Delivery> {

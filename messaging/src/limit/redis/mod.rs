@@ -47,7 +47,9 @@ use self::script::Scripts;
 use super::local::LocalLimit;
 use super::*;
 use crate::BoxFuture;
+use crate::metrics::SupervisedTask;
 use crate::metrics::{LimitDecision, RATELIMIT_DECISIONS};
+use crate::supervise::vital;
 
 /// What is told to wait when limits refuse because Redis is away.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
@@ -234,7 +236,7 @@ impl RedisLimit {
             told: None,
         };
         let (first, is_known) = oneshot::channel();
-        tokio::spawn(agent.run(first));
+        tokio::spawn(vital(SupervisedTask::Limits, agent.run(first)));
         // An agent that ended has nothing more to say.
         let _ = is_known.await;
         let mut own = [false; BudgetScope::ALL.len()];

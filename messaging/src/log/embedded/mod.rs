@@ -62,6 +62,8 @@ use self::queue::{Call, PENDING, QUEUE_RECORDS_MAX, Results};
 use super::{AppendError, ClaimChange, EmbeddedSettings, Finished, Lag, Log, LogError, NewRecord, Position, ShardReader};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
+use crate::metrics::SupervisedTask;
+use crate::supervise::{again_here, vital_here};
 
 /// Segments begin at multiples of this, and their length is one.
 const SEGMENT_ALIGN: u64 = 4096;
@@ -95,8 +97,10 @@ impl EmbeddedLog {
         let upkeep = core.clone();
         let stop = StopOnDrop(core.clone());
         let threads = vec![
-            std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?,
-            std::thread::Builder::new().name("log-upkeep".into()).spawn(move || upkeep::run(&upkeep))?,
+            std::thread::Builder::new().name("log-writer".into()).spawn(move || vital_here(SupervisedTask::LogWriter, || writer.run()))?,
+            std::thread::Builder::new()
+                .name("log-upkeep".into())
+                .spawn(move || again_here(SupervisedTask::LogUpkeep, || upkeep::run(&upkeep)))?,
         ];
         Ok(Self { core, threads: Arc::new(Mutex::new(threads)), assigned: AtomicBool::new(false), _stop: stop })
     }

@@ -61,7 +61,9 @@ pub use self::settings::{Compression, KafkaSettings, RECORD_OVERHEAD, Role, Sasl
 use super::{AppendError, ClaimChange, Finished, Lag, Log, LogError, NewRecord, Position};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
+use crate::metrics::SupervisedTask;
 use crate::metrics::{self, LogErrorType, LogOperation};
+use crate::supervise::again_here;
 
 /// Between looks at the cluster: its health, and the ends of partitions for the lag.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -171,7 +173,9 @@ impl KafkaLog {
             threads.push(poll::start(group, consumer, stopped(&core), move || fit.confirmed.load(Ordering::Acquire))?);
         }
         let watched = core.clone();
-        threads.push(std::thread::Builder::new().name("kafka-watch".into()).spawn(move || watched.watch())?);
+        threads.push(
+            std::thread::Builder::new().name("kafka-watch".into()).spawn(move || again_here(SupervisedTask::Kafka, || watched.watch()))?,
+        );
         *log.threads.lock().expect("no holder of the threads panics") = threads;
         Ok(log)
     }

@@ -13,7 +13,9 @@ use super::group::{Client, Event, Group, LAST_FINISH, REVOKE_WAIT};
 use super::shard::{Arrival, Shard};
 use crate::clock::Timestamp;
 use crate::log::Topic;
+use crate::metrics::SupervisedTask;
 use crate::metrics::{self, LogErrorType, LogOperation};
+use crate::supervise::vital_here;
 
 /// The longest wait for a record: how late the loop notices that the log closes.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -58,7 +60,7 @@ pub(super) fn start(
     stopped: impl Fn() -> bool + Send + 'static,
     ready: impl Fn() -> bool + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("kafka-consume".into()).spawn(move || {
+    let consume = move || {
         let asked_at = group.clock.now();
         let mut poller = Poller { group, consumer, shards: Vec::new(), paused: Vec::new(), draining: None, asked_at, fenced: false };
         let mut subscribed = false;
@@ -72,7 +74,8 @@ pub(super) fn start(
             poller.round();
         }
         poller.leave();
-    })
+    };
+    std::thread::Builder::new().name("kafka-consume".into()).spawn(move || vital_here(SupervisedTask::Kafka, consume))
 }
 
 impl Poller {

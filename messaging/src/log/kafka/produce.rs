@@ -24,7 +24,9 @@ use super::settings::KafkaSettings;
 use super::{broker_error, forward_log};
 use crate::clock::SharedClock;
 use crate::log::{AppendError, LogError, NewRecord, Position, Topic};
+use crate::metrics::SupervisedTask;
 use crate::metrics::{self, LogErrorType, LogOperation, ProduceOutcome};
+use crate::supervise::vital_here;
 
 /// How long one round of the thread polls: how late it notices that it is to stop, or that librdkafka gave up. The part of a
 /// millisecond is for rdkafka, which waits whole ones only and asks again and again for the rest: of a hundred it would spin for one.
@@ -398,9 +400,10 @@ fn make_client(settings: &KafkaSettings, clock: &SharedClock, health: &Arc<Healt
 
 /// Polls until told to stop.
 pub(super) fn start(writer: Arc<Writer>, stopped: impl Fn() -> bool + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("kafka-produce".into()).spawn(move || {
+    let produce = move || {
         while !stopped() {
             writer.round();
         }
-    })
+    };
+    std::thread::Builder::new().name("kafka-produce".into()).spawn(move || vital_here(SupervisedTask::Kafka, produce))
 }

@@ -29,6 +29,56 @@ Component {
 }
 
 named_enum! {
+/// What must live: it is begun again when it panics, or the process ends.
+SupervisedTask {
+    /// A shard of the router.
+    Shard = "shard",
+    /// What gives the router its shards.
+    Router = "router",
+    /// A lane of an endpoint or an account.
+    Lane = "lane",
+    /// What makes finished positions durable.
+    Committer = "committer",
+    /// The lag gauges.
+    Lag = "lag",
+    /// A fetcher of media.
+    MediaFetch = "media_fetch",
+    /// The poll of the directory, and gauges.
+    Directory = "directory",
+    /// What deletes what is over.
+    Sweep = "sweep",
+    /// A serving thread of a listener.
+    Serving = "serving",
+    /// What a gateway looks after in its accounts.
+    Upkeep = "upkeep",
+    /// The keeper of accounts' works.
+    Connectors = "connectors",
+    /// A work of an account.
+    Work = "work",
+    /// A thread of the embedded log.
+    LogWriter = "log_writer",
+    /// What keeps the embedded log's files.
+    LogUpkeep = "log_upkeep",
+    /// The spool's way to the log.
+    Spool = "spool",
+    /// The Kafka client's threads.
+    Kafka = "kafka",
+    /// A thread of the embedded store that writes.
+    StoreWriter = "store_writer",
+    /// A thread of the embedded store that reads.
+    StoreReader = "store_reader",
+    /// The tries to reach a store that was away at the start.
+    StoreOpen = "store_open",
+    /// What closes connections that nobody needs any more.
+    Connections = "connections",
+    /// The agent of the shared budgets.
+    Limits = "limits",
+    /// The keeper of a connection to Redis.
+    Recent = "recent",
+}
+}
+
+named_enum! {
 /// A log line's level.
 LogLevel {
     /// A person must act.

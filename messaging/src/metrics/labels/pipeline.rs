@@ -4,6 +4,20 @@ use crate::log::{AppendError, LogError};
 use crate::outcome::{Reason, named_enum};
 
 named_enum! {
+/// What a shard does.
+ShardState {
+    /// It takes the lease and takes up what the former owner left.
+    Starting = "starting",
+    /// It works.
+    Working = "working",
+    /// It panicked, and begins again after a pause.
+    Restarting = "restarting",
+    /// It leaves.
+    Draining = "draining",
+}
+}
+
+named_enum! {
 /// Whether the log acknowledged a record.
 ProduceOutcome {
     /// Durable.

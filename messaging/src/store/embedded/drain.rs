@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::keys::Table;
 use super::memory::{Memory, Rows};
 use super::tables::{Tables, meaning};
+use crate::metrics::SupervisedTask;
 use crate::store::StoreError;
+use crate::supervise::vital_here;
 
 /// With more files of a table waiting to be merged, draining waits for the engine, and writing waits for draining.
 const UNMERGED_MAX: usize = 24;
@@ -42,10 +44,13 @@ impl Drain {
         let (done, drained) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("store-drain".to_owned()).spawn(move || {
             for job in todo {
-                let result = drain(&tables, &job.rows).map(|()| job.journals);
-                if result.is_ok() {
-                    memory.drained(tables.snapshot());
-                }
+                let result = vital_here(SupervisedTask::StoreWriter, || {
+                    let result = drain(&tables, &job.rows).map(|()| job.journals);
+                    if result.is_ok() {
+                        memory.drained(tables.snapshot());
+                    }
+                    result
+                });
                 if done.send(result).is_err() {
                     return;
                 }

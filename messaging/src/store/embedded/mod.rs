@@ -46,7 +46,8 @@ use super::in_flight::InFlight;
 use super::{DirectoryRows, Durability, EmbeddedSettings, Found, Held, Key, Lease, LeaseAnswer, LeaseOn, Scan, Store, StoreError, Write};
 use crate::BoxFuture;
 use crate::clock::SharedClock;
-use crate::metrics::{self, StoreOperation, StoreOutcome};
+use crate::metrics::{self, StoreOperation, StoreOutcome, SupervisedTask};
+use crate::supervise::vital_here;
 
 /// Bytes of rows in memory at which they are drained; as much again may be on its way. Less on a small disk.
 const MEMORY_BYTES: u64 = 24 * 1024 * 1024;
@@ -122,7 +123,7 @@ impl EmbeddedStore {
             pools: vec![read_pool, scan_pool],
         };
         let thread = std::thread::Builder::new().name("store-write".to_owned());
-        thread.spawn(move || writer.run(waiting, ends)).map_err(thread_failed)?;
+        thread.spawn(move || vital_here(SupervisedTask::StoreWriter, || writer.run(waiting, ends))).map_err(thread_failed)?;
         Ok(Self {
             commands,
             reads,

@@ -15,7 +15,9 @@ use super::memory::{Memory, Value};
 use super::node::{self, DirectoryAnswer};
 use super::tables::{Tables, meaning};
 use crate::ids::QuarantineId;
+use crate::metrics::{self, SupervisedTask};
 use crate::store::{Found, Key, Scan, StoreError};
+use crate::supervise::caught_here;
 
 /// Threads that answer point reads.
 pub(super) const POINT_READERS: usize = 2;
@@ -122,18 +124,27 @@ fn answer_all(tables: &Tables, memory: &Memory, questions: &Mutex<mpsc::Receiver
         match question {
             // Who no longer waits is not answered.
             Some(Query::Read { read, answer }) if !answer.is_closed() => {
-                let _ = answer.send(complete(tables, read));
+                let _ = answer.send(answered(|| complete(tables, read)));
             }
             Some(Query::Scan { scan, limit, answer }) if !answer.is_closed() => {
-                let _ = answer.send(scan_rows(tables, memory, &scan, limit));
+                let _ = answer.send(answered(|| scan_rows(tables, memory, &scan, limit)));
             }
             Some(Query::Directory { answer }) if !answer.is_closed() => {
-                let _ = answer.send(node::read_directory(tables, memory));
+                let _ = answer.send(answered(|| node::read_directory(tables, memory)));
             }
             Some(Query::Read { .. } | Query::Scan { .. } | Query::Directory { .. }) => {}
             Some(Query::Stop) | None => return,
         }
     }
+}
+
+/// A question that panics has its answer: the thread goes on with the next one.
+fn answered<T>(answer: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    caught_here(answer).unwrap_or_else(|panicked| {
+        metrics::TASK_RESTARTS.at([SupervisedTask::StoreReader.index()]).increment(1);
+        tracing::error!(at = panicked.at, "a read of the store panicked");
+        Err(StoreError::Damaged(format!("a read {panicked}")))
+    })
 }
 
 /// Asks the tables for what is missing.

@@ -33,7 +33,9 @@ use super::tables::{Tables, meaning};
 use super::writer::Command;
 use crate::clock::{SharedClock, Timestamp};
 use crate::metrics;
+use crate::metrics::SupervisedTask;
 use crate::store::StoreError;
+use crate::supervise::again_here;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How often the thread looks whether a table is due; the first time so long after opening.
@@ -231,17 +233,19 @@ impl Sweeper {
         let (wakes, woken) = threads::sync_channel(1);
         let progress = sweep.tables.progress().clone();
         let thread = std::thread::Builder::new().name("store-sweep".to_owned()).spawn(move || {
-            while !sweep.tables.progress().is_stopping() {
-                match woken.recv_timeout(LOOK_EVERY) {
-                    Err(threads::RecvTimeoutError::Timeout) => sweep.look(),
-                    #[cfg(test)]
-                    Ok(Wake::Look(done)) => {
-                        sweep.look();
-                        let _ = done.send(());
+            again_here(SupervisedTask::Sweep, || {
+                while !sweep.tables.progress().is_stopping() {
+                    match woken.recv_timeout(LOOK_EVERY) {
+                        Err(threads::RecvTimeoutError::Timeout) => sweep.look(),
+                        #[cfg(test)]
+                        Ok(Wake::Look(done)) => {
+                            sweep.look();
+                            let _ = done.send(());
+                        }
+                        Ok(Wake::Stop) | Err(threads::RecvTimeoutError::Disconnected) => return,
                     }
-                    Ok(Wake::Stop) | Err(threads::RecvTimeoutError::Disconnected) => return,
                 }
-            }
+            });
         })?;
         Ok(Self { wakes, progress, thread })
     }

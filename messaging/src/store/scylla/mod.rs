@@ -53,7 +53,9 @@ use super::{DirectoryRows, Durability, Found, Key, Lease, LeaseAnswer, LeaseOn, 
 use crate::BoxFuture;
 use crate::clock::SharedClock;
 use crate::metrics;
+use crate::metrics::SupervisedTask;
 use crate::metrics::{StoreOperation, StoreOutcome};
+use crate::supervise::spawn_again;
 
 /// Requests of the whole process that are under way at once. A node's connection carries 32,768; servers shed load long before.
 const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
@@ -111,7 +113,8 @@ async fn connected(settings: ScyllaSettings, clock: SharedClock) -> Result<Arc<d
         held: Held::default(),
         requests: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
     });
-    let sweeper = tokio::spawn(sweep::run(Arc::downgrade(&inner), clock)).abort_handle();
+    let swept = Arc::downgrade(&inner);
+    let sweeper = spawn_again(SupervisedTask::Sweep, move || sweep::run(swept.clone(), clock.clone())).abort_handle();
     Ok(Arc::new(ScyllaStore { inner, sweeper }))
 }
 

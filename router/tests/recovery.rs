@@ -1,0 +1,98 @@
+//! An endpoint that was away gets everything that waited for it, in order, soon after it is back, and nobody has to do anything.
+
+mod rig;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rig::{Answer, Rig};
+
+/// Conversations that wait.
+const CONVERSATIONS: u64 = 500;
+
+/// Lets time pass in steps, as long as there is something to wait for.
+async fn pass(rig: &Rig, most: Duration, done: impl Fn(&Rig) -> bool) -> Duration {
+    let step = Duration::from_millis(250);
+    let mut passed = Duration::ZERO;
+    while passed < most && !done(rig) {
+        rig.clock.advance(step);
+        passed += step;
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    passed
+}
+
+async fn after_an_outage_of(outage: Duration) {
+    // As by default: deliveries are given up after days.
+    let schedule = [0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400].map(Duration::from_secs);
+    let rig = Rig::start_scheduled(&schedule).await;
+    rig.inbox.refuse_all(503);
+    for person in 0..CONVERSATIONS {
+        rig.customer_writes(&format!("1650{person:07}"), "first", person).await;
+        rig.customer_writes(&format!("1650{person:07}"), "second", CONVERSATIONS + person).await;
+    }
+    rig.until(|rig| rig.log.finished(messaging::log::Topic::Inbound) as u64 == 2 * CONVERSATIONS).await;
+    // A long outage is passed in longer steps: what matters is how it ends.
+    let fine = Duration::from_secs(60);
+    if outage > fine {
+        let mut left = outage - fine;
+        while left > Duration::ZERO {
+            let step = left.min(Duration::from_secs(60));
+            rig.clock.advance(step);
+            left -= step;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+    pass(&rig, outage.min(fine), |_| false).await;
+    rig.inbox.refuse_none();
+    let before = rig.inbox.calls();
+    let took = pass(&rig, Duration::from_secs(120), |rig| rig.inbox.accepted_of("message.received") >= 2 * CONVERSATIONS as usize).await;
+    let came = rig.inbox.accepted_of("message.received");
+    assert_eq!(came, 2 * CONVERSATIONS as usize, "all come, {took:?} after the endpoint was well");
+    assert!(took <= Duration::from_secs(45), "the last came {took:?} after the endpoint was well");
+    // In order of each conversation, each once.
+    let mut texts: HashMap<String, Vec<String>> = HashMap::new();
+    for delivery in rig.inbox.accepted().into_iter().filter(|delivery| delivery.kind == "message.received") {
+        let text = delivery.body["data"]["message"]["text"]["body"].as_str().unwrap().to_owned();
+        texts.entry(delivery.conversation).or_default().push(text);
+    }
+    assert!(texts.values().all(|texts| texts == &["first", "second"]), "in order, each once");
+    assert!(before < 4000, "{before} calls to an endpoint that refused");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seven_seconds() {
+    after_an_outage_of(Duration::from_secs(7)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_minutes() {
+    after_an_outage_of(Duration::from_secs(600)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hours() {
+    after_an_outage_of(Duration::from_secs(3 * 3600)).await;
+}
+
+/// What an endpoint was to get and did not costs its number, and the next delivery says so: the event that was answered 410, what came
+/// while the endpoint was disabled, what a restriction held.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_delivered_is_a_gap() {
+    let rig = Rig::start().await;
+    let phone = "16505551234";
+    rig.customer_writes(phone, "one", 0).await;
+    let first = rig.inbox.wait_for_kind("message.received", 1).await.pop().unwrap();
+    rig.inbox.answer_next(Answer::Status(410));
+    rig.customer_writes(phone, "gone", 1).await;
+    rig.until(Rig::endpoint_disabled).await;
+    rig.customer_writes(phone, "while it is disabled", 2).await;
+    rig.until(|rig| rig.log.finished(messaging::log::Topic::Inbound) == 3).await;
+    rig.resume_endpoint().await;
+    rig.customer_writes(phone, "back", 3).await;
+    let back = rig.inbox.wait_for_body("back").await.into_iter().find(|delivery| delivery.raw.contains("back")).unwrap();
+    assert_eq!(back.headers.get("trunkline-gap").map(String::as_str), Some("2"), "two are missing");
+    assert_eq!(back.sequence, first.sequence + 3, "and cost their numbers");
+    rig.stop().await;
+}
