@@ -16,17 +16,21 @@ use bench::platform::{SimOptions, StatusDelays};
 use messaging::clock::{SharedClock, SystemClock};
 use serde_json::{Value, json};
 
+mod audit;
 mod backend;
 mod forget;
 pub mod load;
 pub mod net;
 mod process;
 pub mod servers;
+pub mod world;
 
+pub use audit::Announced;
 pub use backend::Backend;
 pub use process::{Launch, Member, Process};
 
 use net::Net;
+use world::{HEALTHY, SECOND, Tenant, Trouble, World};
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -82,6 +86,10 @@ pub struct System {
     pub secret: String,
     /// The clock of the simulators; `advance` moves it with the process's.
     pub clock: Arc<SystemClock>,
+    /// What the world of this test holds.
+    pub world: World,
+    /// The tenants beside the system's own.
+    pub crowd: Vec<Tenant>,
     /// The other processes of the installation.
     pub members: Vec<Member>,
     turn: AtomicUsize,
@@ -95,16 +103,26 @@ pub struct System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        for member in &mut self.members {
-            member.process = None;
-        }
-        self.process.end();
+        // An audit that fails must not leave the other processes and the space on the servers behind.
+        let audited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for member in &mut self.members {
+                member.process = None;
+            }
+            self.process.end();
+        }));
         self.backend.forget();
+        if let Err(failed) = audited
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(failed);
+        }
     }
 }
 
 /// What a test may choose before the start.
 pub struct Setup {
+    /// What the world of the test holds.
+    pub world: World,
     /// How the platforms behave.
     pub platforms: SimOptions,
     /// Lines added to the configuration file.
@@ -124,6 +142,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            world: World::small(),
             platforms: SimOptions { statuses: fast(), ..SimOptions::default() },
             config: String::new(),
             log_filter: "info",
@@ -211,11 +230,12 @@ impl System {
             None => Backend::of_run(),
         };
         let net = setup.net.as_deref();
+        let announced = Announced::default();
         let launch = |name: &str, roles: &str| {
             let host = net.map_or(LOOPBACK, |net| net.address(name).into());
             let common = Common { backend: &backend, log_filter: setup.log_filter, tls_ca_file: &ca, more: &setup.config };
             let config = write_config(dir.path(), name, roles, host, &common);
-            Launch { config, namespace: net.map(|net| net.namespace(name)) }
+            Launch { config, namespace: net.map(|net| net.namespace(name)), announced: announced.clone() }
         };
         let mut members = Vec::new();
         let first = match setup.split {
@@ -257,6 +277,8 @@ impl System {
             endpoint: String::new(),
             secret: String::new(),
             clock,
+            world: setup.world,
+            crowd: Vec::new(),
             members,
             turn: AtomicUsize::new(0),
             first,
@@ -285,10 +307,17 @@ impl System {
         self.wa_account = made["id"].as_str().expect("an account has an id").to_owned();
         let made = self.ok("POST", "/v1/accounts", &telegram).await;
         self.tg_account = made["id"].as_str().expect("an account has an id").to_owned();
-        let endpoint = json!({"name": "crm", "url": format!("{inbox}/crm"), "events": ["*"]});
+        if self.world.in_trouble {
+            self.make_troubled(&self.key, &self.inbox, Trouble::ALL[0]).await;
+        }
+        let endpoint = json!({"name": "crm", "url": format!("{inbox}{HEALTHY}"), "events": ["*"]});
         let made = self.ok("POST", "/v1/endpoints", &endpoint).await;
         self.endpoint = made["id"].as_str().expect("an endpoint has an id").to_owned();
         self.secret = made["secret"].as_str().expect("the secret is shown once").to_owned();
+        if self.world.in_trouble {
+            self.ok("POST", "/v1/endpoints", &json!({"name": "erp", "url": format!("{inbox}{SECOND}"), "events": ["*"]})).await;
+        }
+        self.make_crowd(self.world, options).await;
         self.point_hooks();
     }
 
@@ -303,6 +332,12 @@ impl System {
     fn point_hooks(&self) {
         self.whatsapp.set_hook(&self.hook("whatsapp", &self.wa_account));
         self.telegram.set_hook(&self.hook("telegram", &self.tg_account));
+        self.point_hooks_of_crowd();
+    }
+
+    /// What the test expects the processes to say in error, and panics that it plants.
+    pub fn announced(&self) -> &Announced {
+        &self.first.announced
     }
 
     /// The hook URL of an account.
@@ -368,8 +403,14 @@ impl System {
 
     /// A call that must succeed, as JSON.
     pub async fn ok(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.ok_as(&self.key, method, path, body).await
+    }
+
+    /// The same with another tenant's key.
+    pub async fn ok_as(&self, key: &str, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response = self.call(method, path, &[], &body).await;
+        let authorization = format!("Bearer {key}");
+        let response = self.call(method, path, &[("authorization", &authorization)], &body).await;
         let text = String::from_utf8_lossy(&response.body).into_owned();
         assert!((200..300).contains(&response.status), "{method} {path} answered {}: {text}", response.status);
         serde_json::from_str(&text).unwrap_or(Value::Null)
