@@ -51,8 +51,8 @@ impl Shard<'_> {
 
     /// The head of a flow is done; the next one goes to the lane.
     fn done(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) -> Option<Pending> {
-        let (head, more) = self.flows.pop(key);
-        if let Some(pending) = &head {
+        let (mut head, more) = self.flows.pop(key);
+        if let Some(pending) = &mut head {
             if let Some(order) = pending.order {
                 let write = self.later.done(key.0.bytes(), order, now);
                 desk.write(write);

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 
 use messaging::log::{Position, Topic};
 
-/// An open place in a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A hold on a number of a prefix: it stays open until every hold on it was given back. Not to be copied: whoever has one knows that
+/// its number is still open, and can give it back once only.
+#[derive(Debug)]
+#[must_use = "a hold that is not released holds the prefix for ever"]
 pub struct Place(u64);
 
 /// Rising numbers, each held by one or more holders; the finished prefix ends before the first that is still held.
@@ -27,14 +29,14 @@ impl Prefix {
     }
 
     /// One more holder.
-    pub fn hold(&mut self, place: Place) {
+    pub fn hold(&mut self, place: &Place) -> Place {
         self.entry(place).1 += 1;
+        Place(place.0)
     }
 
     /// A holder is done.
     pub fn release(&mut self, place: Place) {
-        let entry = self.entry(place);
-        entry.1 = entry.1.checked_sub(1).expect("a place is released as often as it is held");
+        self.entry(&place).1 -= 1;
         while let Some((number, 0)) = self.open.front() {
             self.finished = Some(*number);
             self.open.pop_front();
@@ -42,9 +44,9 @@ impl Prefix {
         }
     }
 
-    fn entry(&mut self, place: Place) -> &mut (u64, u32) {
-        let at = place.0.checked_sub(self.first).expect("a held place is still open");
-        self.open.get_mut(at as usize).expect("a held place is still open")
+    fn entry(&mut self, place: &Place) -> &mut (u64, u32) {
+        let open = place.0.checked_sub(self.first).and_then(|at| self.open.get_mut(at as usize));
+        open.expect("a hold keeps its number open, and stays with its prefix")
     }
 
     /// How many are open.
@@ -63,8 +65,9 @@ impl Prefix {
     }
 }
 
-/// A record in work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A hold on a record in work, see [`Place`].
+#[derive(Debug)]
+#[must_use = "a hold that is not released holds the log's position for ever"]
 pub struct Slot {
     topic: Topic,
     place: Place,
@@ -82,8 +85,8 @@ impl Progress {
         Slot { topic, place: self.topics[topic.index()].open(position.0) }
     }
     /// One more effect holds the record.
-    pub fn hold(&mut self, slot: Slot) {
-        self.topics[slot.topic.index()].hold(slot.place);
+    pub fn hold(&mut self, slot: &Slot) -> Slot {
+        Slot { topic: slot.topic, place: self.topics[slot.topic.index()].hold(&slot.place) }
     }
     /// An effect, or the step itself, is done with the record.
     pub fn release(&mut self, slot: Slot) {
@@ -107,15 +110,15 @@ mod tests {
     #[test]
     fn only_the_finished_prefix_counts() {
         let mut progress = Progress::default();
-        let slots: Vec<_> = (1..=3).map(|n| progress.open(Topic::Inbound, Position(n * 10))).collect();
-        progress.hold(slots[0]);
-        progress.release(slots[1]);
-        progress.release(slots[0]);
+        let [first, second, third] = [10, 20, 30].map(|n| progress.open(Topic::Inbound, Position(n)));
+        let effect = progress.hold(&first);
+        progress.release(second);
+        progress.release(first);
         assert_eq!(progress.take_finished(Topic::Inbound), None, "the first is still held by an effect");
-        progress.release(slots[0]);
+        progress.release(effect);
         assert_eq!(progress.take_finished(Topic::Inbound), Some(Position(20)));
         assert_eq!(progress.take_finished(Topic::Inbound), None);
-        progress.release(slots[2]);
+        progress.release(third);
         assert_eq!(progress.take_finished(Topic::Inbound), Some(Position(30)));
         assert_eq!(progress.in_work(), 0);
     }
@@ -124,10 +127,10 @@ mod tests {
         #[test]
         fn finished_never_passes_an_open_record(order in Just((0..20usize).collect::<Vec<_>>()).prop_shuffle()) {
             let mut progress = Progress::default();
-            let slots: Vec<_> = (0..20).map(|n| progress.open(Topic::Bulk, Position(n + 1))).collect();
+            let mut slots: Vec<_> = (0..20).map(|n| Some(progress.open(Topic::Bulk, Position(n + 1)))).collect();
             let mut done = std::collections::BTreeSet::new();
             for n in order {
-                progress.release(slots[n]);
+                progress.release(slots[n].take().expect("each once"));
                 done.insert(n as u64 + 1);
                 let prefix = (1..=20).take_while(|p| done.contains(p)).last();
                 if let Some(finished) = progress.take_finished(Topic::Bulk) {

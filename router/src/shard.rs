@@ -331,7 +331,7 @@ impl<'a> Shard<'a> {
         for (id, to, tenant, record) in aliases {
             ends::make_alias(&mut desk, tenant, id, to, &record);
         }
-        let mut owners: Vec<Option<Slot>> = Vec::new();
+        let mut owners: Vec<Option<usize>> = Vec::new();
         let mut goes: Vec<(oneshot::Sender<Option<Go>>, Option<Go>)> = Vec::new();
         for message in messages {
             match message {
@@ -345,12 +345,11 @@ impl<'a> Shard<'a> {
         }
         let mut held = Vec::new();
         for incoming in incoming {
-            let slot = incoming.slot;
             let outcome = self.decide(&mut desk, &incoming);
             let (record, outcome) = incoming.record.finish(outcome);
             count(&record, outcome);
-            owners.resize(desk.effects.tasks.len(), Some(slot));
-            held.push(slot);
+            owners.resize(desk.effects.tasks.len(), Some(held.len()));
+            held.push(incoming.slot);
         }
         for (row, write) in timers {
             desk.write(write);
@@ -376,7 +375,7 @@ impl<'a> Shard<'a> {
 
         // 3. Where the new tasks wait.
         let tasks = std::mem::take(&mut desk.effects.tasks);
-        self.place_tasks(&mut desk, tasks, owners, &mut offers, now);
+        self.place_tasks(&mut desk, tasks, &owners, &held, &mut offers, now);
         // A scheduled send has no record to hold it: it goes on from `later`.
         for task in std::mem::take(&mut desk.effects.scheduled) {
             self.park(&mut desk, Pending { task, slot: None, place: None, order: None }, Timestamp::ZERO, now);

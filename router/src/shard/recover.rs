@@ -128,7 +128,7 @@ impl Shard<'_> {
             let tasks = self.rebuild_deliveries(&directory, chunk, parked).await;
             let owners = vec![None; tasks.len()];
             let writes = self.at_desk(&directory, Map::default(), now, |shard, desk| {
-                shard.place_tasks(desk, tasks, owners, &mut offers, now);
+                shard.place_tasks(desk, tasks, &owners, &[], &mut offers, now);
             });
             self.apply(writes, Durability::Buffered).await?;
         }

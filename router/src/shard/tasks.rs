@@ -26,39 +26,34 @@ impl Shard<'_> {
         decide::outbound::intent(desk, &pending.task).ok().flatten()
     }
 
+    /// Finds each task its place. `owners` says which of the records in hand a task comes from, by its place in `held`.
+    ///
+    /// A task that is parked lets go at once, and the others of its event are still to come: so the step itself holds every event whose
+    /// tasks it places, until all of them have their place.
     pub(super) fn place_tasks(
         &mut self,
         desk: &mut Desk<'_>,
         tasks: Vec<Task>,
-        owners: Vec<Option<Slot>>,
+        owners: &[Option<usize>],
+        held: &[Slot],
         offers: &mut Vec<FlowKey>,
         now: Timestamp,
     ) {
-        let mut places: Map<u64, Place> = Map::default();
+        let mut events: Vec<Place> = Vec::new();
+        let mut last = None;
         for (task, owner) in tasks.into_iter().zip(owners) {
             let destination = task.destination();
             let key = (destination, task.conversation);
             let (slot, place) = match &task.work {
-                Work::Send(_) => {
-                    if let Some(slot) = owner {
-                        self.progress.hold(slot);
-                    }
-                    (owner, None)
-                }
+                Work::Send(_) => (owner.map(|at| self.progress.hold(&held[at])), None),
                 Work::Deliver(delivery) => {
+                    // The tasks of one event stand side by side.
                     let order = delivery.feed.order;
-                    let place = match places.get(&order) {
-                        Some(place) => {
-                            self.feed_open.hold(*place);
-                            *place
-                        }
-                        None => {
-                            let place = self.feed_open.open(order);
-                            places.insert(order, place);
-                            place
-                        }
-                    };
-                    (None, Some(place))
+                    if last != Some(order) {
+                        events.push(self.feed_open.open(order));
+                        last = Some(order);
+                    }
+                    (None, events.last().map(|event| self.feed_open.hold(event)))
                 }
             };
             let pending = Pending { task, slot, place, order: None };
@@ -70,10 +65,13 @@ impl Shard<'_> {
                 offers.push(key);
             }
         }
+        for event in events {
+            self.feed_open.release(event);
+        }
     }
 
     /// Puts a task into `later` and lets go of what waits for it (after this step's rows are written).
-    pub(crate) fn park(&mut self, desk: &mut Desk<'_>, pending: Pending, due: Timestamp, now: Timestamp) {
+    pub(crate) fn park(&mut self, desk: &mut Desk<'_>, mut pending: Pending, due: Timestamp, now: Timestamp) {
         let destination = pending.task.destination().bytes();
         if let Some(order) = pending.order {
             if let Some(write) = self.later.again(destination, order, due, pending.task.attempts, now) {
@@ -89,7 +87,7 @@ impl Shard<'_> {
         }
         let write = self.later.push(destination, row, now);
         desk.write(write);
-        self.let_go(&pending);
+        self.let_go(&mut pending);
     }
 
     /// Something of this flow is about to be parked: everything before it is parked first, the head too although it is under way.
@@ -101,10 +99,8 @@ impl Shard<'_> {
             let row = ends::later_row(&head.task, Timestamp::ZERO, now, self.lease.epoch);
             let (write, order) = self.later.push_in_flight(key.0.bytes(), row, now);
             desk.write(write);
-            self.let_go(&head);
+            self.let_go(&mut head);
             head.order = Some(order);
-            head.slot = None;
-            head.place = None;
         }
         for pending in flow {
             self.park(desk, pending, Timestamp::ZERO, now);
@@ -113,11 +109,11 @@ impl Shard<'_> {
     }
 
     /// Releases what waited for a task.
-    pub(crate) fn let_go(&mut self, pending: &Pending) {
-        if let Some(slot) = pending.slot {
+    pub(crate) fn let_go(&mut self, pending: &mut Pending) {
+        if let Some(slot) = pending.slot.take() {
             self.progress.release(slot);
         }
-        if let Some(place) = pending.place {
+        if let Some(place) = pending.place.take() {
             self.feed_open.release(place);
         }
     }

@@ -115,7 +115,6 @@ pub fn rows(
         ("app_secret".to_owned(), secret(APP_SECRET)),
         ("verify_token".to_owned(), secret("verify")),
     ]);
-    let headers: BTreeMap<String, Secret> = BTreeMap::new();
     vec![
         DirectoryRow::Tenant(TenantRow {
             id: tenant,
@@ -136,23 +135,29 @@ pub fn rows(
             created_at: now,
             revision: 1,
         }),
-        DirectoryRow::Endpoint(EndpointRow {
-            id: endpoint,
-            tenant,
-            name: "crm".into(),
-            url: format!("{inbox}/hook"),
-            events: EventFilter::parse(vec!["*".into()]).unwrap(),
-            accounts: vec![],
-            headers: key.seal_value(&endpoint_aad(tenant, endpoint, "headers"), &headers),
-            secret: key.seal_value(&endpoint_aad(tenant, endpoint, "secret"), &secret(WEBHOOK_SECRET)),
-            rate_per_second: 0,
-            timeout_ms: 0,
-            state: EndpointState::Active,
-            state_reason: None,
-            created_at: now,
-            revision: 1,
-        }),
+        DirectoryRow::Endpoint(self::endpoint(&key, (tenant, endpoint), format!("{inbox}/hook"), EndpointState::Active, now)),
     ]
+}
+
+/// An endpoint that takes everything.
+pub fn endpoint(key: &DataKey, (tenant, id): (TenantId, EndpointId), url: String, state: EndpointState, now: Timestamp) -> EndpointRow {
+    let (secret, headers) = (SecretPair::new(Secret::new(WEBHOOK_SECRET), now), BTreeMap::<String, Secret>::new());
+    EndpointRow {
+        id,
+        tenant,
+        name: "crm".into(),
+        url,
+        events: EventFilter::parse(vec!["*".into()]).unwrap(),
+        accounts: vec![],
+        headers: key.seal_value(&endpoint_aad(tenant, id, "headers"), &headers),
+        secret: key.seal_value(&endpoint_aad(tenant, id, "secret"), &secret),
+        rate_per_second: 0,
+        timeout_ms: 0,
+        state,
+        state_reason: None,
+        created_at: now,
+        revision: 1,
+    }
 }
 
 /// Media in a folder, without links.

@@ -130,6 +130,14 @@ impl Rig {
         self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await.unwrap();
     }
 
+    /// Adds an endpoint of the tenant that takes everything.
+    pub async fn add_endpoint(&self, id: EndpointId, url: String, state: EndpointState) {
+        let directory = self.keeper.shared().load_full();
+        let key = directory.tenant_key(self.tenant).unwrap();
+        let row = make::endpoint(key, (self.tenant.id(), id), url, state, self.clock.now());
+        self.keeper.change::<()>(|_| Ok(vec![Change::put(DirectoryRow::Endpoint(row.clone()))])).await.unwrap();
+    }
+
     /// From here on this side is another process: the router learns of its changes by the store only.
     pub async fn change_elsewhere(&mut self) {
         self.keeper = DirectoryKeeper::new(self.store.clone(), self.keyring.clone());

@@ -154,6 +154,11 @@ impl Server {
         self.wait(|server| server.of_kind(kind).len() >= count, || format!("{count} of {kind}")).await;
         self.of_kind(kind)
     }
+    /// All deliveries, once one of them holds these words.
+    pub async fn wait_for_body(&self, words: &str) -> Vec<Delivery> {
+        self.wait(|server| server.bodies().iter().any(|body| body.contains(words)), || words.to_owned()).await;
+        self.all()
+    }
     async fn wait(&self, done: impl Fn(&Self) -> bool, what: impl Fn() -> String) {
         let waiting = async {
             loop {
