@@ -1,5 +1,9 @@
 //! Harness of the system tests: the real binary on port zero, beside simulated platforms and a subscriber whose answers the test
 //! chooses. The suite does not know which backends it runs on.
+//!
+//! What a test's world holds is a setting, [`world::World`]: the small one (one tenant, one endpoint) for what is asked of one call, the
+//! crowded one for every load, fault and storm. Every process is audited when it ends: it fails the test that it panicked, lost a record
+//! or logged an error which the test did not announce ([`Announced`]).
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +22,7 @@ use serde_json::{Value, json};
 
 mod audit;
 mod backend;
+mod config;
 mod forget;
 pub mod load;
 pub mod net;
@@ -29,6 +34,7 @@ pub use audit::Announced;
 pub use backend::Backend;
 pub use process::{Launch, Member, Process};
 
+use config::{Common, write_config};
 use net::Net;
 use world::{HEALTHY, SECOND, Tenant, Trouble, World};
 
@@ -160,60 +166,6 @@ pub fn fast() -> StatusDelays {
     StatusDelays { sent: ms(5), delivered: ms(15), read: ms(30) }
 }
 
-/// Writes the configuration of one process, and its data folder. Gives the file.
-/// What the configurations of all processes of a system have in common.
-struct Common<'a> {
-    backend: &'a Backend,
-    log_filter: &'a str,
-    tls_ca_file: &'a str,
-    more: &'a str,
-}
-
-fn write_config(dir: &std::path::Path, name: &str, roles: &str, host: IpAddr, common: &Common<'_>) -> PathBuf {
-    let Common { log_filter, tls_ca_file, more, .. } = common;
-    let dir = dir.display();
-    let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
-    let config = format!(
-        r#"
-[node]
-name = "{name}"
-roles = [{roles}]
-data_dir = "{data}"
-[listen]
-public = "{host}:0"
-admin = "{host}:0"
-allow_public_admin = {beyond_loopback}
-[auth]
-bootstrap_key_file = "{dir}/first-key"
-{backend}
-[telemetry]
-log_format = "json"
-log_filter = "{log_filter}"
-[webhooks]
-allow_private = ["127.0.0.0/8", "{nets}"]
-allow_http = true
-tls_ca_file = "{tls_ca_file}"
-[drain]
-announce = "200ms"
-requests = "5s"
-router = "5s"
-total = "20s"
-[dev]
-clock_control = true
-{more}
-"#,
-        beyond_loopback = !host.is_loopback(),
-        nets = net::ALL,
-        backend = common.backend.config(),
-    );
-    let path = PathBuf::from(format!("{dir}/{name}.toml"));
-    std::fs::write(&path, config).expect("the folder takes a file");
-    std::fs::create_dir_all(&data).expect("a data folder");
-    // Allows what only tests may do on this data (moving the clock).
-    std::fs::write(PathBuf::from(data).join(messaging::config::FOR_TESTS_FILE), "").expect("the folder takes a file");
-    path
-}
-
 impl System {
     /// The usual one.
     pub async fn start() -> Self {
@@ -333,6 +285,13 @@ impl System {
         self.whatsapp.set_hook(&self.hook("whatsapp", &self.wa_account));
         self.telegram.set_hook(&self.hook("telegram", &self.tg_account));
         self.point_hooks_of_crowd();
+    }
+
+    /// Waits until no running process has a record in a queue of its own; what waits for a broken endpoint may wait on.
+    pub async fn until_at_rest(&self) {
+        for process in std::iter::once(&self.process).chain(self.members.iter().filter_map(|member| member.process.as_ref())) {
+            process.until_at_rest().await;
+        }
     }
 
     /// What the test expects the processes to say in error, and panics that it plants.

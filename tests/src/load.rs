@@ -332,7 +332,7 @@ async fn ends_of(system: &System, tenant: usize, sends: &[Operation]) -> Vec<End
             }
             let status = last["status"].as_str();
             if status == Some(last_step)
-                || matches!(status, Some("read" | "failed" | "unknown"))
+                || matches!(status, Some("read" | "failed" | "unknown" | "cancelled"))
                 || (account > 0 && status == Some("delivered"))
             {
                 break;
@@ -369,6 +369,7 @@ pub async fn judge(system: &System, sends: Vec<Operation>) {
         }
         count = now;
     }
+    system.until_at_rest().await;
     let took = |begun_us: u64, answered_us: u64| answered_us.saturating_sub(begun_us);
     let offered: Vec<_> = system.places().into_iter().flat_map(|place| system.offered_by(place)).collect();
     print_acks("webhooks", offered.iter().filter(|offered| offered.posted.accepted).map(|one| took(one.begun_us, one.answered_us)));
