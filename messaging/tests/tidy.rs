@@ -185,7 +185,7 @@ fn nothing_that_lives_long_dies_alone() {
             continue;
         }
         // Tests stand at the end of a file.
-        let code = file.code().take_while(|(_, line)| *line != "mod tests {");
+        let code = code(file).take_while(|(_, line)| *line != "mod tests {");
         for (at, _) in code.filter(|(_, line)| spawns(line)) {
             let entry = SPAWNS.iter().find(|(path, ..)| file.path == *path || path.ends_with('/') && file.path.starts_with(path));
             match entry {

@@ -21,7 +21,7 @@ async fn ways_are_cut_and_heal() {
     let servers = Servers::own(&["kafka", "cassandra", "redis", "--host", &net.hub().to_string()]).await;
     let setup = Setup { backend: Some(Backend::on(&servers, 1)), net: Some(net.clone()), ..Setup::default() };
     let system = super::start_with(2, 2, setup).await;
-    let load = Load::start(&system, 31, Spread::Pinned);
+    let load = Load::start(&system, 31, Spread::Pinned).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     for (member, server) in [("router-1", servers.cassandra()), ("router-2", servers.kafka()), ("gateway-1", servers.kafka())] {
         let cut = net.cut(member, server);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use system_tests::load::{Load, Spread, judge, pauses_ms, platforms, quantile, until_it_flows, until_the_backlog_is_gone};
 use system_tests::servers::{Outage, Server, Servers};
+use system_tests::world::World;
 use system_tests::{Process, Setup, System, quick};
 use tokio::sync::RwLock;
 
@@ -24,7 +25,8 @@ async fn start(gateways: usize, routers: usize) -> Shared {
 /// The same on other servers, or in a network of its own.
 async fn start_with(gateways: usize, routers: usize, setup: Setup) -> Shared {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, split: Some((gateways, routers)), ..setup }).await;
+    let setup = Setup { world: World::crowded(), platforms: platforms(), config, split: Some((gateways, routers)), ..setup };
+    let system = System::with(setup).await;
     Arc::new(RwLock::new(system))
 }
 
@@ -75,7 +77,7 @@ async fn killed_in_turn() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 4 } else { 30 };
     let system = start(2, 2).await;
-    let load = Load::start(&system, 11, Spread::EachCall);
+    let load = Load::start(&system, 11, Spread::EachCall).await;
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(700 + 211 * (round % 5))).await;
         let member = match round % 4 {
@@ -101,7 +103,7 @@ async fn routers_come_and_go() {
     let _turn = TURN.lock().await;
     let (rounds, pause) = if quick() { (1, 5) } else { (3, 15) };
     let system = start(1, 3).await;
-    let load = Load::start(&system, 12, Spread::EachCall);
+    let load = Load::start(&system, 12, Spread::EachCall).await;
     let mut changes_us = Vec::new();
     tokio::time::sleep(Duration::from_secs(2)).await;
     for _ in 0..rounds {
@@ -125,7 +127,7 @@ async fn a_paused_router_comes_too_late() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 1 } else { 3 };
     let system = start(1, 2).await;
-    let load = Load::start(&system, 13, Spread::EachCall);
+    let load = Load::start(&system, 13, Spread::EachCall).await;
     for round in 0..rounds {
         let name = if round % 2 == 0 { "router-1" } else { "router-2" };
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -143,7 +145,7 @@ async fn away(server: Server, run: u32, how: Outage) {
     let _turn = TURN.lock().await;
     let pause = if quick() { 12 } else { 60 };
     let system = start(2, 2).await;
-    let load = Load::start(&system, run, if server == Server::Kafka { Spread::Pinned } else { Spread::EachCall });
+    let load = Load::start(&system, run, if server == Server::Kafka { Spread::Pinned } else { Spread::EachCall }).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let servers = Servers::of_run();
     let away = servers.take_away(server, how).await;
@@ -166,7 +168,7 @@ async fn a_slow_kafka_keeps_the_order() {
     let _turn = TURN.lock().await;
     let rounds = if quick() { 8 } else { 40 };
     let system = start(2, 1).await;
-    let load = Load::start(&system, 18, Spread::EachCall);
+    let load = Load::start(&system, 18, Spread::EachCall).await;
     let servers = Servers::of_run();
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_secs(1)).await;

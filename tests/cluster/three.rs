@@ -19,7 +19,7 @@ async fn one_of_three_goes_unnoticed() {
     let servers = Servers::own(&["kafka", "cassandra", "redis", "--brokers", "3", "--nodes", "3"]).await;
     let setup = Setup { backend: Some(Backend::on(&servers, 3)), ..Setup::default() };
     let system = super::start_with(2, 2, setup).await;
-    let load = Load::start(&system, 21, Spread::Pinned);
+    let load = Load::start(&system, 21, Spread::Pinned).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     // The first sends come before the routers have seen the customers who open their windows, and are refused for it.
     drop(load.take_complaints());

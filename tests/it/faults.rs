@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use system_tests::load::{Load, Spread, judge, platforms};
+use system_tests::world::World;
 use system_tests::{Setup, System, quick};
 
 /// kill -9 in a loop under load: nothing lost, nothing sent twice unmarked, nothing out of order.
@@ -13,9 +14,9 @@ async fn killed_again_and_again() {
     let rounds = if quick() { 4 } else { 20 };
     // The pair budget would hold this load for minutes: it has a test of its own.
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, ..Setup::default() }).await;
+    let system = System::with(Setup { platforms: platforms(), config, world: World::crowded(), ..Setup::default() }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
-    let load = Load::start(&system, 1, Spread::EachCall);
+    let load = Load::start(&system, 1, Spread::EachCall).await;
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(150 + 97 * (round % 7))).await;
         let mut system = system.write().await;
@@ -37,9 +38,9 @@ async fn killed_again_and_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_drains() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
-    let system = System::with(Setup { platforms: platforms(), config, ..Setup::default() }).await;
+    let system = System::with(Setup { platforms: platforms(), config, world: World::crowded(), ..Setup::default() }).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
-    let load = Load::start(&system, 2, Spread::EachCall);
+    let load = Load::start(&system, 2, Spread::EachCall).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut system = system.write().await;

@@ -12,6 +12,7 @@ mod management;
 mod media;
 mod meta;
 mod observe;
+mod storms;
 mod tiktok;
 mod woocommerce;
 mod woocommerce_pull;

@@ -1,5 +1,9 @@
 //! Harness of the system tests: the real binary on port zero, beside simulated platforms and a subscriber whose answers the test
 //! chooses. The suite does not know which backends it runs on.
+//!
+//! What a test's world holds is a setting, [`world::World`]: the small one (one tenant, one endpoint) for what is asked of one call, the
+//! crowded one for every load, fault and storm. Every process is audited when it ends: it fails the test that it panicked, lost a record
+//! or logged an error which the test did not announce ([`Announced`]).
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,17 +20,23 @@ use bench::platform::{SimOptions, StatusDelays};
 use messaging::clock::{SharedClock, SystemClock};
 use serde_json::{Value, json};
 
+mod audit;
 mod backend;
+mod config;
 mod forget;
 pub mod load;
 pub mod net;
 mod process;
 pub mod servers;
+pub mod world;
 
+pub use audit::Announced;
 pub use backend::Backend;
 pub use process::{Launch, Member, Process};
 
+use config::{Common, write_config};
 use net::Net;
+use world::{HEALTHY, SECOND, Tenant, Trouble, World};
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -82,6 +92,10 @@ pub struct System {
     pub secret: String,
     /// The clock of the simulators; `advance` moves it with the process's.
     pub clock: Arc<SystemClock>,
+    /// What the world of this test holds.
+    pub world: World,
+    /// The tenants beside the system's own.
+    pub crowd: Vec<Tenant>,
     /// The other processes of the installation.
     pub members: Vec<Member>,
     turn: AtomicUsize,
@@ -95,16 +109,26 @@ pub struct System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        for member in &mut self.members {
-            member.process = None;
-        }
-        self.process.end();
+        // An audit that fails must not leave the other processes and the space on the servers behind.
+        let audited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for member in &mut self.members {
+                member.process = None;
+            }
+            self.process.end();
+        }));
         self.backend.forget();
+        if let Err(failed) = audited
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(failed);
+        }
     }
 }
 
 /// What a test may choose before the start.
 pub struct Setup {
+    /// What the world of the test holds.
+    pub world: World,
     /// How the platforms behave.
     pub platforms: SimOptions,
     /// Lines added to the configuration file.
@@ -126,6 +150,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            world: World::small(),
             platforms: SimOptions { statuses: fast(), ..SimOptions::default() },
             config: String::new(),
             log_filter: "info",
@@ -144,62 +169,6 @@ pub fn fast() -> StatusDelays {
     StatusDelays { sent: ms(5), delivered: ms(15), read: ms(30) }
 }
 
-/// Writes the configuration of one process, and its data folder. Gives the file.
-/// What the configurations of all processes of a system have in common.
-struct Common<'a> {
-    backend: &'a Backend,
-    log_filter: &'a str,
-    access_log_sample: f64,
-    tls_ca_file: &'a str,
-    more: &'a str,
-}
-
-fn write_config(dir: &std::path::Path, name: &str, roles: &str, host: IpAddr, common: &Common<'_>) -> PathBuf {
-    let Common { log_filter, access_log_sample, tls_ca_file, more, .. } = common;
-    let dir = dir.display();
-    let data = if name == "trunkline" { format!("{dir}/data") } else { format!("{dir}/data-{name}") };
-    let config = format!(
-        r#"
-[node]
-name = "{name}"
-roles = [{roles}]
-data_dir = "{data}"
-[listen]
-public = "{host}:0"
-admin = "{host}:0"
-allow_public_admin = {beyond_loopback}
-[auth]
-bootstrap_key_file = "{dir}/first-key"
-{backend}
-[telemetry]
-log_format = "json"
-log_filter = "{log_filter}"
-access_log_sample = {access_log_sample:.1}
-[webhooks]
-allow_private = ["127.0.0.0/8", "{nets}"]
-allow_http = true
-tls_ca_file = "{tls_ca_file}"
-[drain]
-announce = "200ms"
-requests = "5s"
-router = "5s"
-total = "20s"
-[dev]
-clock_control = true
-{more}
-"#,
-        beyond_loopback = !host.is_loopback(),
-        nets = net::ALL,
-        backend = common.backend.config(),
-    );
-    let path = PathBuf::from(format!("{dir}/{name}.toml"));
-    std::fs::write(&path, config).expect("the folder takes a file");
-    std::fs::create_dir_all(&data).expect("a data folder");
-    // Allows what only tests may do on this data (moving the clock).
-    std::fs::write(PathBuf::from(data).join(messaging::config::FOR_TESTS_FILE), "").expect("the folder takes a file");
-    path
-}
-
 impl System {
     /// The usual one.
     pub async fn start() -> Self {
@@ -216,6 +185,7 @@ impl System {
             None => Backend::of_run(),
         };
         let net = setup.net.as_deref();
+        let announced = Announced::default();
         let launch = |name: &str, roles: &str| {
             let host = net.map_or(LOOPBACK, |net| net.address(name).into());
             let common = Common {
@@ -226,7 +196,7 @@ impl System {
                 more: &setup.config,
             };
             let config = write_config(dir.path(), name, roles, host, &common);
-            Launch { config, namespace: net.map(|net| net.namespace(name)) }
+            Launch { config, namespace: net.map(|net| net.namespace(name)), announced: announced.clone() }
         };
         let mut members = Vec::new();
         let first = match setup.split {
@@ -268,6 +238,8 @@ impl System {
             endpoint: String::new(),
             secret: String::new(),
             clock,
+            world: setup.world,
+            crowd: Vec::new(),
             members,
             turn: AtomicUsize::new(0),
             first,
@@ -296,10 +268,17 @@ impl System {
         self.wa_account = made["id"].as_str().expect("an account has an id").to_owned();
         let made = self.ok("POST", "/v1/accounts", &telegram).await;
         self.tg_account = made["id"].as_str().expect("an account has an id").to_owned();
-        let endpoint = json!({"name": "crm", "url": format!("{inbox}/crm"), "events": ["*"]});
+        if self.world.in_trouble {
+            self.make_troubled(&self.key, &self.inbox, Trouble::ALL[0]).await;
+        }
+        let endpoint = json!({"name": "crm", "url": format!("{inbox}{HEALTHY}"), "events": ["*"]});
         let made = self.ok("POST", "/v1/endpoints", &endpoint).await;
         self.endpoint = made["id"].as_str().expect("an endpoint has an id").to_owned();
         self.secret = made["secret"].as_str().expect("the secret is shown once").to_owned();
+        if self.world.in_trouble {
+            self.ok("POST", "/v1/endpoints", &json!({"name": "erp", "url": format!("{inbox}{SECOND}"), "events": ["*"]})).await;
+        }
+        self.make_crowd(self.world, options).await;
         self.point_hooks();
     }
 
@@ -314,6 +293,19 @@ impl System {
     fn point_hooks(&self) {
         self.whatsapp.set_hook(&self.hook("whatsapp", &self.wa_account));
         self.telegram.set_hook(&self.hook("telegram", &self.tg_account));
+        self.point_hooks_of_crowd();
+    }
+
+    /// Waits until no running process has a record in a queue of its own; what waits for a broken endpoint may wait on.
+    pub async fn until_at_rest(&self) {
+        for process in std::iter::once(&self.process).chain(self.members.iter().filter_map(|member| member.process.as_ref())) {
+            process.until_at_rest().await;
+        }
+    }
+
+    /// What the test expects the processes to say in error, and panics that it plants.
+    pub fn announced(&self) -> &Announced {
+        &self.first.announced
     }
 
     /// The hook URL of an account.
@@ -379,8 +371,14 @@ impl System {
 
     /// A call that must succeed, as JSON.
     pub async fn ok(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.ok_as(&self.key, method, path, body).await
+    }
+
+    /// The same with another tenant's key.
+    pub async fn ok_as(&self, key: &str, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response = self.call(method, path, &[], &body).await;
+        let authorization = format!("Bearer {key}");
+        let response = self.call(method, path, &[("authorization", &authorization)], &body).await;
         let text = String::from_utf8_lossy(&response.body).into_owned();
         assert!((200..300).contains(&response.status), "{method} {path} answered {}: {text}", response.status);
         serde_json::from_str(&text).unwrap_or(Value::Null)

@@ -5,25 +5,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bench::checker::{self, Answer, End, History, Operation};
+use bench::checker::{self, Answer, Canary, CanaryKind, End, History, Operation, Output};
+use bench::inbox::Received;
 use bench::mark::{Mark, Way};
 use bench::platform::SimOptions;
+use messaging::channels::ChannelKind;
 use messaging::outcome::Status;
 use serde_json::Value;
 
+use crate::world::Place;
 use crate::{System, fast};
 
-/// Customers who write.
+/// Customers who write at the same time in the system's own tenant.
 const CONVERSATIONS: u32 = 12;
+/// The same for each account of the crowd.
+const SPEAKERS_OF_CROWD: u32 = 1;
 /// Between two sends of a conversation: so that the load stays below what a small installation carries, and a backlog can go.
 const PAUSE: Duration = Duration::from_millis(40);
 /// The same for several processes on real servers, which share the machine with them.
 const PAUSE_ON_SERVERS: Duration = Duration::from_millis(100);
+/// The same for an account of the crowd: the narrowest budget of any channel is one send a second.
+const PAUSE_IN_CROWD: Duration = Duration::from_millis(1_200);
 /// Tries of one send, and the pause between them.
 const TRIES_MAX: usize = 400;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The conversation of the probes.
-const PROBED: u32 = CONVERSATIONS;
+const PROBED: u32 = 9_999;
+/// The first conversation of a tenant's second account; the next follow in the same distance.
+const OF_ACCOUNT: u32 = 100_000;
+/// The first run of the second tenant; the next follow in the same distance.
+const OF_TENANT: u32 = 1_000;
 /// A backlog that has not gone by then never goes. Not a measure of speed: how long it took is printed.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
 /// What still waits then waits for the schedule of retries: the clock is moved.
@@ -53,19 +64,39 @@ pub struct Load {
     tasks: Vec<tokio::task::JoinHandle<Vec<Operation>>>,
 }
 
-fn phone(conversation: u32) -> String {
-    format!("1555{:07}", 7000 + conversation)
+/// The run that a tenant's marks name: what one tenant gets of another was never offered to it.
+fn run_of(run: u32, place: Place) -> u32 {
+    run + OF_TENANT * place.tenant as u32
 }
 
 impl Load {
-    /// Begins.
-    pub fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32, spread: Spread) -> Self {
+    /// Begins, over the whole world of the system. The world's conversations are shared out among the accounts.
+    pub async fn start(system: &Arc<tokio::sync::RwLock<System>>, run: u32, spread: Spread) -> Self {
         let (stop, complaints) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let tasks = (0..CONVERSATIONS).map(|conversation| {
-            let talk = Talk { system: system.clone(), stop: stop.clone(), complaints: Arc::clone(&complaints), run, conversation, spread };
-            tokio::spawn(talk.hold())
-        });
-        Self { tasks: tasks.collect(), stop, complaints }
+        let (places, all) = {
+            let system = system.read().await;
+            (system.places(), system.world.conversations)
+        };
+        let each = (all / places.len() as u32).max(1);
+        let mut tasks = Vec::new();
+        for place in places {
+            let speakers = if place.tenant == 0 { CONVERSATIONS } else { SPEAKERS_OF_CROWD };
+            for speaker in 0..speakers {
+                let talk = Talk {
+                    system: system.clone(),
+                    stop: stop.clone(),
+                    complaints: Arc::clone(&complaints),
+                    run,
+                    place,
+                    speaker,
+                    step: speakers,
+                    conversations: each.max(speakers),
+                    spread,
+                };
+                tasks.push(tokio::spawn(talk.hold()));
+            }
+        }
+        Self { tasks, stop, complaints }
     }
 
     /// Calls of the merchant since the last look that were not answered by 202 at once, the first of them. A run without faults wants none.
@@ -90,7 +121,7 @@ pub async fn until_it_flows(system: &tokio::sync::RwLock<System>, run: u32) -> D
     let mut next = system.read().await.inbox.count();
     for sequence in 1.. {
         let mark = Mark::inbound(run, PROBED, sequence).to_string();
-        system.read().await.whatsapp.customer_writes(&phone(PROBED), &mark).await;
+        system.read().await.customer_says(Place { tenant: 0, account: 0 }, PROBED, &mark).await;
         for _ in 0..8 {
             tokio::time::sleep(LOOK_EVERY).await;
             let arrived = system.read().await.inbox.received_from(next);
@@ -106,43 +137,65 @@ pub async fn until_it_flows(system: &tokio::sync::RwLock<System>, run: u32) -> D
     unreachable!("the backlog's limit ends the loop")
 }
 
-/// One conversation of the load.
+/// One voice of the load: it goes round its share of an account's conversations.
 struct Talk {
     system: Arc<tokio::sync::RwLock<System>>,
     stop: Arc<AtomicBool>,
     complaints: Arc<Mutex<Vec<String>>>,
     run: u32,
-    conversation: u32,
+    place: Place,
+    /// Its first conversation, and from one to the next, below how many.
+    speaker: u32,
+    step: u32,
+    conversations: u32,
     spread: Spread,
 }
 
 impl Talk {
     async fn hold(self) -> Vec<Operation> {
         let mut sends = Vec::new();
-        let mut sequence = 0;
-        let pause = if self.system.read().await.members.is_empty() { PAUSE } else { PAUSE_ON_SERVERS };
-        while !self.stop.load(Ordering::SeqCst) {
-            sequence += 1;
-            let text = Mark::inbound(self.run, self.conversation, sequence).to_string();
-            self.system.read().await.whatsapp.customer_writes(&phone(self.conversation), &text).await;
-            sends.extend(self.answer(Mark::outbound(self.run, self.conversation, sequence)).await);
+        let (pause, kind, canary) = {
+            let system = self.system.read().await;
+            let pause = match (self.place.tenant, system.members.is_empty()) {
+                (0, true) => PAUSE,
+                (0, false) => PAUSE_ON_SERVERS,
+                _ => PAUSE_IN_CROWD,
+            };
+            (pause, system.channel(self.place), system.canary_of(self.place.tenant))
+        };
+        let mut customer = self.speaker;
+        for sequence in 1.. {
+            if self.stop.load(Ordering::SeqCst) {
+                break;
+            }
+            let conversation = OF_ACCOUNT * self.place.account as u32 + customer;
+            let run = run_of(self.run, self.place);
+            let text = format!("{} {canary}", Mark::inbound(run, conversation, sequence));
+            self.system.read().await.customer_says(self.place, customer, &text).await;
+            sends.extend(self.answer(Mark::outbound(run, conversation, sequence), customer, &canary).await);
             tokio::time::sleep(pause).await;
+            customer += self.step;
+            // Each order of a shop is a conversation of its own.
+            if customer >= self.conversations && kind != ChannelKind::Woocommerce {
+                customer = self.speaker;
+            }
         }
         sends
     }
 
     /// Sends, and tries again under the same key until answered, as a careful merchant does.
-    async fn answer(&self, mark: Mark) -> Option<Operation> {
+    async fn answer(&self, mark: Mark, customer: u32, canary: &str) -> Option<Operation> {
         let key = mark.to_string();
         let begun_us = bench::monotonic_us();
         for _ in 0..TRIES_MAX {
             let reply = {
                 let system = self.system.read().await;
-                let body = system.text(&phone(self.conversation), &mark.to_string()).to_string();
-                let headers = [("idempotency-key", key.as_str())];
+                let body = system.send_to(self.place, customer, &format!("{mark} {canary}")).to_string();
+                let authorization = format!("Bearer {}", system.key_of(self.place.tenant));
+                let headers = [("idempotency-key", key.as_str()), ("authorization", authorization.as_str())];
                 match self.spread {
                     Spread::EachCall => system.try_call("POST", "/v1/messages", &headers, &body).await,
-                    Spread::Pinned => system.try_call_at(self.conversation as usize, "POST", "/v1/messages", &headers, &body).await,
+                    Spread::Pinned => system.try_call_at(customer as usize, "POST", "/v1/messages", &headers, &body).await,
                 }
             };
             let status = reply.as_ref().map(|reply| reply.status);
@@ -176,18 +229,16 @@ impl Talk {
 pub async fn until_the_backlog_is_gone(system: &tokio::sync::RwLock<System>) -> Duration {
     let begun = Instant::now();
     let (mut word, mut explained) = (begun + WORD_EVERY, false);
-    let mut missing: HashSet<Mark> = {
-        let offered = system.read().await.whatsapp.offered();
-        let accepted = offered.iter().filter(|offered| offered.posted.accepted);
-        accepted.filter_map(|offered| Mark::find(offered.text.as_deref()?.as_bytes())).collect()
-    };
-    let mut next = 0;
+    let mut missing = awaited(&*system.read().await);
+    let mut next: Vec<u64> = vec![0; system.read().await.tenants()];
     loop {
-        let arrived = system.read().await.inbox.received_from(next);
-        next += arrived.len() as u64;
-        for received in arrived {
-            if let Some(mark) = Mark::find(&received.body) {
-                missing.remove(&mark);
+        for (tenant, next) in next.iter_mut().enumerate() {
+            let arrived = system.read().await.inbox_of(tenant).received_from(*next);
+            *next += arrived.len() as u64;
+            for received in arrived {
+                if let Some(mark) = Mark::find(&received.body) {
+                    missing.remove(&(tenant, received.path, mark));
+                }
             }
         }
         if missing.is_empty() {
@@ -213,17 +264,29 @@ pub async fn until_the_backlog_is_gone(system: &tokio::sync::RwLock<System>) -> 
     }
 }
 
-/// How long each conversation's deliveries paused around each change, in milliseconds, sorted: the longest time between two first
+/// What each healthy endpoint is to get: (tenant, path, mark).
+fn awaited(system: &System) -> HashSet<(usize, String, Mark)> {
+    let mut all = HashSet::new();
+    for place in system.places() {
+        for offered in system.offered_by(place).iter().filter(|offered| offered.posted.accepted) {
+            let Some(mark) = offered.text.as_deref().and_then(|text| Mark::find(text.as_bytes())) else { continue };
+            all.extend(system.world.healthy().iter().map(|path| (place.tenant, (*path).to_owned(), mark)));
+        }
+    }
+    all
+}
+
+/// How long the deliveries of each voice of the system's own tenant paused around each change, in milliseconds, sorted: the longest time between two first
 /// arrivals of customers' messages of which the second came within 15 s after the change.
 pub fn pauses_ms(system: &System, changes_us: &[u64]) -> Vec<u64> {
     let mut arrivals: HashMap<u32, Vec<u64>> = HashMap::new();
     let mut seen = HashSet::new();
     for received in system.inbox.received() {
-        let Some(mark) = Mark::find(&received.body).filter(|mark| mark.way == Way::In && mark.conversation < CONVERSATIONS) else {
-            continue;
-        };
+        let of_load = |mark: &Mark| mark.way == Way::In && mark.conversation != PROBED;
+        let Some(mark) = Mark::find(&received.body).filter(of_load) else { continue };
         if seen.insert(mark) {
-            arrivals.entry(mark.conversation).or_default().push(received.at_us);
+            // One voice goes round its conversations.
+            arrivals.entry(mark.conversation % CONVERSATIONS).or_default().push(received.at_us);
         }
     }
     let mut pauses = Vec::new();
@@ -250,19 +313,28 @@ fn print_acks(what: &str, times_us: impl Iterator<Item = u64>) {
     println!("{} {what} accepted: p50 {} ms, p99 {} ms, longest {} ms", ms.len(), of(0.5), of(0.99), of(1.0));
 }
 
-/// Waits until every accepted send has an end that will not change by itself, and reads the ends.
-async fn ends_of(system: &System, sends: &[Operation]) -> Vec<End> {
+/// Waits until every accepted send of a tenant has an end that will not change by itself, and reads the ends.
+async fn ends_of(system: &System, tenant: usize, sends: &[Operation]) -> Vec<End> {
     let mut ends = Vec::new();
+    let authorization = format!("Bearer {}", system.key_of(tenant));
     for send in sends.iter().filter(|send| send.answer == Answer::Accepted) {
         let id = send.id.clone().expect("an accepted send has an id");
+        // The simulated platforms beside WhatsApp do not tell of each step.
+        let account = (send.mark.conversation / OF_ACCOUNT) as usize;
+        let last_step = if account == 0 { "read" } else { "sent" };
         let mut last = Value::Null;
         for _ in 0..600 {
             // A store that has just come back may refuse for a moment.
-            let reply = system.try_call("GET", &format!("/v1/messages/{id}"), &[], "").await;
+            let headers = [("authorization", authorization.as_str())];
+            let reply = system.try_call("GET", &format!("/v1/messages/{id}"), &headers, "").await;
             if let Some(reply) = reply.filter(|reply| reply.status == 200) {
                 last = serde_json::from_slice(&reply.body).expect("JSON");
             }
-            if matches!(last["status"].as_str(), Some("read" | "failed" | "unknown")) {
+            let status = last["status"].as_str();
+            if status == Some(last_step)
+                || matches!(status, Some("read" | "failed" | "unknown" | "cancelled"))
+                || (account > 0 && status == Some("delivered"))
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -277,33 +349,65 @@ fn status_of(name: &str) -> Option<Status> {
     Status::ALL.iter().copied().find(|status| status.name() == name)
 }
 
-/// Waits until everything has come to rest, and has the checker judge the whole history.
+/// Waits until everything has come to rest, and has the checker judge the whole history: each tenant's by itself, and that no
+/// tenant's canary stands in another's output.
 pub async fn judge(system: &System, sends: Vec<Operation>) {
-    let ends = ends_of(system, &sends).await;
+    let mut histories = Vec::new();
+    for tenant in 0..system.tenants() {
+        let of_tenant: Vec<Operation> = sends.iter().filter(|send| (send.mark.run / OF_TENANT) as usize == tenant).cloned().collect();
+        let ends = ends_of(system, tenant, &of_tenant).await;
+        histories.push(History { sends: of_tenant, ends, complete: true, ..History::default() });
+    }
     // Deliveries of the last statuses arrive.
+    let count_all = || (0..system.tenants()).map(|tenant| system.inbox_of(tenant).count()).sum::<u64>();
     let mut count = 0;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = system.inbox.count();
+        let now = count_all();
         if now == count {
             break;
         }
         count = now;
     }
-    let came = system.inbox.count();
-    let received = system.inbox.received();
-    assert!(received.len() as u64 >= came, "the subscriber kept everything");
-    let offered = system.whatsapp.offered();
+    system.until_at_rest().await;
     let took = |begun_us: u64, answered_us: u64| answered_us.saturating_sub(begun_us);
+    let offered: Vec<_> = system.places().into_iter().flat_map(|place| system.offered_by(place)).collect();
     print_acks("webhooks", offered.iter().filter(|offered| offered.posted.accepted).map(|one| took(one.begun_us, one.answered_us)));
     print_acks("sends", sends.iter().map(|send| took(send.begun_us, send.answered_us)));
-    let mut history = History { sends, ends, complete: true, ..History::default() };
-    history.add_platform(&offered, &system.whatsapp.calls());
-    history.add_endpoint("crm", &received);
-    let verdict = checker::check(&history);
-    println!("{verdict}");
-    assert!(verdict.accepted > 0, "something was accepted");
-    assert!(verdict.is_clean(), "{verdict}");
+    let canaries: Vec<Canary> = (0..system.tenants())
+        .map(|tenant| Canary { kind: CanaryKind::Tenant(tenant.to_string()), text: system.canary_of(tenant) })
+        .collect();
+    for (tenant, mut history) in histories.into_iter().enumerate() {
+        let inbox = system.inbox_of(tenant);
+        let came = inbox.count();
+        let received = inbox.received();
+        assert!(received.len() as u64 >= came, "the subscriber kept everything");
+        for place in system.places().into_iter().filter(|place| place.tenant == tenant) {
+            history.add_platform(&system.offered_by(place), &system.calls_of(place));
+        }
+        for path in system.world.healthy() {
+            let of_endpoint: Vec<_> = received.iter().filter(|received| received.path == *path).cloned().collect();
+            history.add_endpoint(path, &of_endpoint);
+        }
+        let output = |received: &Received| Output {
+            tenant: Some(tenant.to_string()),
+            place: format!("tenant {tenant}'s {}", received.path),
+            bytes: received.body.clone(),
+        };
+        history.canaries = canaries.clone();
+        history.outputs = received.iter().map(output).collect();
+        history.outputs.push(feed_of(system, tenant).await);
+        let verdict = checker::check(&history);
+        println!("tenant {tenant}: {verdict}");
+        assert!(verdict.accepted > 0, "something was accepted");
+        assert!(verdict.is_clean(), "tenant {tenant}: {verdict}\n{}", system.explain().await);
+    }
+}
+
+/// The newest page of a tenant's feed.
+async fn feed_of(system: &System, tenant: usize) -> Output {
+    let feed = system.ok_as(system.key_of(tenant), "GET", "/v1/events", &Value::Null).await;
+    Output { tenant: Some(tenant.to_string()), place: format!("tenant {tenant}'s feed"), bytes: feed.to_string().into() }
 }
 
 /// Platforms that answer fast.

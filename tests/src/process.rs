@@ -10,6 +10,7 @@ use std::time::Duration;
 use bench::http::Client;
 use serde_json::Value;
 
+use crate::audit::{self, Announced};
 use crate::{PATIENCE, binary, net};
 
 /// Lines of a process's log that a failed test shows.
@@ -33,12 +34,14 @@ pub struct Launch {
     pub config: PathBuf,
     /// The network namespace that it lives in; none: ours.
     pub namespace: Option<String>,
+    /// The errors that the test announced.
+    pub announced: Announced,
 }
 
 impl Launch {
-    /// In our own network.
+    /// In our own network, with nothing announced.
     pub fn here(config: &Path) -> Self {
-        Self { config: config.to_owned(), namespace: None }
+        Self { config: config.to_owned(), namespace: None, announced: Announced::default() }
     }
 
     fn command(&self) -> Command {
@@ -64,6 +67,10 @@ pub struct Process {
     /// The admin listener.
     pub admin: SocketAddr,
     lines: Arc<Mutex<Vec<String>>>,
+    announced: Announced,
+    /// Ends with its standard error: then everything that it said has been read.
+    reader: Option<std::thread::JoinHandle<()>>,
+    ended: bool,
 }
 
 impl Process {
@@ -74,7 +81,7 @@ impl Process {
         let (found, address) = tokio::sync::oneshot::channel();
         let stderr = child.stderr.take().expect("stderr is piped");
         let kept = lines.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut found = Some(found);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Ok(value) = serde_json::from_str::<Value>(&line)
@@ -93,7 +100,8 @@ impl Process {
         let Ok(Ok((public, admin))) = tokio::time::timeout(PATIENCE, address).await else {
             panic!("the process never listened:\n{}", lines.lock().unwrap().join("\n"));
         };
-        let mut process = Self { child, public, admin, lines };
+        let announced = launch.announced.clone();
+        let mut process = Self { child, public, admin, lines, announced, reader: Some(reader), ended: false };
         if launch.namespace.is_some() {
             let listening = [&mut process.public, &mut process.admin].into_iter().filter(|address| address.port() != 0);
             for address in listening {
@@ -151,24 +159,61 @@ impl Process {
         assert!(done.success());
     }
 
-    /// kill -9.
+    /// kill -9. What can be known then is its log: it is audited.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child ends");
+        self.audit(None);
     }
 
-    /// kill -9, also when it has ended already.
+    /// kill -9, also when it has ended already. One that still ran is asked for its metrics first.
     pub(crate) fn end(&mut self) {
+        if self.ended {
+            return;
+        }
+        let metrics = if std::thread::panicking() { None } else { audit::metrics(self.admin) };
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.audit(metrics.as_deref());
+    }
+
+    /// Fails the test for what the process did and the test did not announce (D51).
+    fn audit(&mut self, metrics: Option<&str>) {
+        self.ended = true;
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if std::thread::panicking() {
+            return;
+        }
+        let faults = self.announced.faults(&self.lines.lock().unwrap(), metrics);
+        assert!(faults.is_empty(), "{}", audit::show(&format!("process {}", self.pid()), &faults));
+    }
+
+    /// Waits until no record waits in a queue of its own. What waits for a broken endpoint is in none of them.
+    pub async fn until_at_rest(&self) {
+        let mut queued = Vec::new();
+        for _ in 0..200 {
+            let admin = self.admin;
+            let metrics = tokio::task::spawn_blocking(move || audit::metrics(admin)).await.expect("reading does not panic");
+            queued = metrics.as_deref().map_or_else(|| vec!["its metrics do not come".to_owned()], audit::still_queued);
+            if queued.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never at rest:\n{}", queued.join("\n"));
     }
 
     /// SIGTERM; gives the exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
+        let admin = self.admin;
+        let metrics = tokio::task::spawn_blocking(move || audit::metrics(admin)).await.expect("reading does not panic");
         let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill runs");
         assert!(done.success());
         for _ in 0..3000 {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                self.audit(metrics.as_deref());
                 return status.code();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

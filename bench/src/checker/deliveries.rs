@@ -65,9 +65,9 @@ fn first_of_each_event<'a>(all: &[&'a Delivery], verdict: &mut Verdict) -> Vec<&
     firsts
 }
 
-/// Customers' messages only: other events may quote a mark.
+/// What a customer said: a message, or to a shop a new order. Other events may quote a mark.
 fn is_message(delivery: &Delivery) -> bool {
-    &*delivery.kind == EventType::MessageReceived.name()
+    [EventType::MessageReceived, EventType::OrderCreated].iter().any(|kind| &*delivery.kind == kind.name())
 }
 
 fn inbound_mark(delivery: &Delivery) -> Option<Mark> {

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::email::Protection;
 use super::tiktok::{CLIENT_KEY, REFRESH_TOKEN};
 use super::woocommerce::{CONSUMER_SECRET, SOURCE};
-use super::{DiscordSim, EmailSim, MetaProduct, MetaSim, Posted, SimOptions, TelegramSim, TiktokSim, WhatsappSim, WoocommerceSim};
+use super::{
+    Call, DiscordSim, EmailSim, MetaProduct, MetaSim, Offered, Posted, SimOptions, TelegramSim, TiktokSim, WhatsappSim, WoocommerceSim,
+};
 
 /// Who submits mails.
 const MAIL_USER: &str = "shop";
@@ -131,34 +133,64 @@ impl Simulator {
 
     /// The simulated customer. A shop's is known by the first order.
     pub fn customer(&self) -> Customer {
-        let customer = |from: &str, member, to: &str| Customer { from: from.to_owned(), member, to: to.to_owned() };
+        self.customer_at(0)
+    }
+
+    /// One of many customers, by number. The same numbers give the same ids at every simulator of the channel, but for Discord's
+    /// direct channels and a shop's orders, which the platform gives: a shop's n-th customer is whoever makes its n-th order.
+    pub fn customer_at(&self, number: u32) -> Customer {
+        let customer = |from: String, member, to: String| Customer { from, member, to };
+        let same = |text: String, member| customer(text.clone(), member, text);
+        let number = u64::from(number);
         match &self.sim {
-            AnySim::Whatsapp(_) => customer("+15550100", "phone", "+15550100"),
-            AnySim::Telegram(_) => customer("4711", "chat_id", "4711"),
-            AnySim::Meta(MetaProduct::Messenger, _) => customer("5678901234567890", "psid", "5678901234567890"),
-            AnySim::Meta(MetaProduct::Instagram, _) => customer("6789012345678901", "igsid", "6789012345678901"),
-            AnySim::Tiktok(_) => customer("4712", "conversation_id", &BASE64.encode(b"4712")),
-            AnySim::Discord(sim) => {
-                const USER: &str = "1200000000000000030";
-                customer(USER, "channel_id", &sim.direct_channel(USER))
+            AnySim::Whatsapp(_) => same(format!("+{}", 15_550_100 + number), "phone"),
+            AnySim::Telegram(_) => same((4711 + number).to_string(), "chat_id"),
+            AnySim::Meta(MetaProduct::Messenger, _) => same((5_678_901_234_567_890 + number).to_string(), "psid"),
+            AnySim::Meta(MetaProduct::Instagram, _) => same((6_789_012_345_678_901 + number).to_string(), "igsid"),
+            AnySim::Tiktok(_) => {
+                let conversation = (4712 + number).to_string();
+                customer(conversation.clone(), "conversation_id", BASE64.encode(conversation.as_bytes()))
             }
-            AnySim::Email(_) => customer("ada@example.com", "email", "ada@example.com"),
-            AnySim::Woocommerce(_) => customer("1", "order_id", &super::woocommerce::FIRST_ORDER.to_string()),
+            AnySim::Discord(sim) => {
+                let user = (1_200_000_000_000_000_030 + number).to_string();
+                let channel = sim.direct_channel(&user);
+                customer(user, "channel_id", channel)
+            }
+            AnySim::Email(_) if number == 0 => same("ada@example.com".to_owned(), "email"),
+            AnySim::Email(_) => same(format!("ada{number}@example.com"), "email"),
+            AnySim::Woocommerce(_) => {
+                customer((1 + number).to_string(), "order_id", (super::woocommerce::FIRST_ORDER + number).to_string())
+            }
         }
     }
 
     /// The customer speaks; returns when the webhook was taken or given up.
     pub async fn customer_says(&self, text: &str) -> Posted {
-        let Customer { from, to, .. } = self.customer();
+        self.says(&self.customer(), text).await
+    }
+
+    /// A customer speaks. At a shop it makes the next order, whoever it is.
+    pub async fn says(&self, customer: &Customer, text: &str) -> Posted {
+        let Customer { from, to, .. } = customer;
         match &self.sim {
-            AnySim::Whatsapp(sim) => sim.customer_writes(&from, text).await,
+            AnySim::Whatsapp(sim) => sim.customer_writes(from, text).await,
             AnySim::Telegram(sim) => sim.customer_writes(from.parse().expect("a chat is a number"), text).await,
-            AnySim::Meta(_, sim) => sim.customer_writes(&from, text).await,
-            AnySim::Tiktok(sim) => sim.customer_writes(&to, text).await,
-            AnySim::Discord(sim) => sim.customer_says(&from, text).await,
-            AnySim::Email(sim) => sim.customer_writes(&from, "Hello", text).await,
+            AnySim::Meta(_, sim) => sim.customer_writes(from, text).await,
+            AnySim::Tiktok(sim) => sim.customer_writes(to, text).await,
+            AnySim::Discord(sim) => sim.customer_says(from, text).await,
+            AnySim::Email(sim) => sim.customer_writes(from, "Hello", text).await,
             AnySim::Woocommerce(sim) => sim.customer_orders(text).await.1,
         }
+    }
+
+    /// The calls that came, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        each!(&self.sim, sim => sim.calls())
+    }
+
+    /// The events that it posted, in the order of their last answer.
+    pub fn offered(&self) -> Vec<Offered> {
+        each!(&self.sim, sim => sim.offered())
     }
 
     /// Stops serving and posting.
