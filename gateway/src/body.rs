@@ -1,13 +1,13 @@
 //! Bodies, bounded in size and time.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-/// Largest buffer that is made for a body before its bytes have come.
-const RESERVE_BYTES_MAX: usize = 256 * 1024;
+use crate::bounds::Bounds;
 
 /// Most of a body that is too large which is read and thrown away, so that its sender gets to read the answer: a connection
 /// that closes with bytes unread is reset, and the answer with it.
@@ -24,11 +24,13 @@ pub(crate) enum BodyError {
     Timeout,
     /// The peer broke off, or framed it wrongly.
     Broken,
+    /// Too much is arriving already.
+    Busy,
 }
 
 /// The whole body, of at most `max` bytes.
-pub(crate) async fn collect(mut body: Incoming, max: usize, within: Duration) -> Result<Bytes, BodyError> {
-    let collected = collect_from(&mut body, max, within).await;
+pub(crate) async fn collect(mut body: Incoming, max: usize, within: Duration, bounds: &Bounds) -> Result<Bytes, BodyError> {
+    let collected = collect_from(&mut body, max, within, bounds).await;
     if collected == Err(BodyError::TooLarge) {
         discard_rest(&mut body).await;
     }
@@ -51,33 +53,68 @@ async fn discard(body: &mut Incoming) {
     }
 }
 
-async fn collect_from(body: &mut Incoming, max: usize, within: Duration) -> Result<Bytes, BodyError> {
+/// What is there at once is taken at once. What has to be waited for does not count among the requests under way meanwhile, and its bytes
+/// have a budget: nothing is reserved for what a sender says that will come.
+async fn collect_from(body: &mut Incoming, max: usize, within: Duration, bounds: &Bounds) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > max as u64 {
         return Err(BodyError::TooLarge);
     }
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let reading = async {
-        let first = data(body).await?.unwrap_or_default();
-        if first.len() > max {
+    let mut whole = BytesMut::new();
+    match std::future::poll_fn(|context| std::task::Poll::Ready(poll_rest(body, &mut whole, max, context))).await {
+        std::task::Poll::Ready(rest) => return rest.map(|only| only.unwrap_or_else(|| whole.freeze())),
+        std::task::Poll::Pending => {}
+    }
+    // Boxed: a webhook's future is moved with every request, and few have to wait here.
+    tokio::time::timeout(within, Box::pin(wait_for_rest(body, whole, max, bounds))).await.unwrap_or(Err(BodyError::Timeout))
+}
+
+async fn wait_for_rest(body: &mut Incoming, mut whole: BytesMut, max: usize, bounds: &Bounds) -> Result<Bytes, BodyError> {
+    let mut arriving = bounds.arrive().ok_or(BodyError::Busy)?;
+    if !arriving.grow(whole.len()) {
+        return Err(BodyError::Busy);
+    }
+    while let Some(more) = data(body).await? {
+        if whole.len() + more.len() > max {
             return Err(BodyError::TooLarge);
         }
+        if !arriving.grow(more.len()) {
+            return Err(BodyError::Busy);
+        }
+        whole.extend_from_slice(&more);
+    }
+    Ok(whole.freeze())
+}
+
+/// Takes what is there. Ready: the body is whole; its only piece, when it has one.
+fn poll_rest(
+    body: &mut Incoming,
+    whole: &mut BytesMut,
+    max: usize,
+    context: &mut std::task::Context<'_>,
+) -> std::task::Poll<Result<Option<Bytes>, BodyError>> {
+    use std::task::Poll;
+    loop {
+        let frame = match Pin::new(&mut *body).poll_frame(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => return Poll::Ready(Ok(None)),
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > max {
+            return Poll::Ready(Err(BodyError::TooLarge));
+        }
+        if whole.is_empty() && body.is_end_stream() {
+            return Poll::Ready(Ok(Some(data)));
+        }
+        whole.extend_from_slice(&data);
         if body.is_end_stream() {
-            return Ok(first);
+            return Poll::Ready(Ok(None));
         }
-        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(max).min(RESERVE_BYTES_MAX);
-        let mut whole = BytesMut::with_capacity(first.len() + expected);
-        whole.extend_from_slice(&first);
-        while let Some(more) = data(body).await? {
-            if whole.len() + more.len() > max {
-                return Err(BodyError::TooLarge);
-            }
-            whole.extend_from_slice(&more);
-        }
-        Ok(whole.freeze())
-    };
-    tokio::time::timeout(within, reading).await.unwrap_or(Err(BodyError::Timeout))
+    }
 }
 
 /// The next bytes; trailers are nothing to us.

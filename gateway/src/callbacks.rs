@@ -22,11 +22,12 @@ const CODE_BYTES: usize = 10;
 /// Answers a callback.
 pub(crate) async fn handle(worker: &Rc<Worker>, callback: Callback, account: &str, incoming: Incoming) -> Reply {
     let shared = &worker.shared;
-    let form = match body::collect(incoming, FORM_BYTES_MAX, shared.options.http.body_timeout).await {
+    let form = match body::collect(incoming, FORM_BYTES_MAX, shared.options.http.body_timeout, &shared.bounds).await {
         Ok(form) => form,
         Err(BodyError::TooLarge) => return bare(413),
         Err(BodyError::Timeout) => return bare(408),
         Err(BodyError::Broken) => return bare(400),
+        Err(BodyError::Busy) => return bare(503),
     };
     let (record, kind, code, refusal) = {
         let directory = shared.parts.keeper.shared().load();

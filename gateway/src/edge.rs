@@ -60,7 +60,7 @@ struct InFlight<'w> {
 
 impl<'w> InFlight<'w> {
     fn new(worker: &'w Worker) -> Self {
-        let count = worker.shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = worker.shared.bounds.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::HTTP_REQUESTS_IN_FLIGHT.at([worker.listener.index()]).increment(1.0);
         Self { worker, count }
     }
@@ -68,7 +68,7 @@ impl<'w> InFlight<'w> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.worker.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.worker.shared.bounds.in_flight.fetch_sub(1, Ordering::Relaxed);
         metrics::HTTP_REQUESTS_IN_FLIGHT.at([self.worker.listener.index()]).decrement(1.0);
     }
 }
@@ -178,7 +178,7 @@ async fn api_body(worker: &Worker, route: &Route, headers: &HeaderMap, incoming:
     if is_encoded(headers) {
         return Err(Problem::new(Code::UnsupportedMediaType, "content encodings are not taken"));
     }
-    let body = body::collect(incoming, max, limits.body_timeout).await.map_err(|error| match error {
+    let body = body::collect(incoming, max, limits.body_timeout, &worker.shared.bounds).await.map_err(|error| match error {
         BodyError::TooLarge => Problem::new(Code::PayloadTooLarge, format!("the body has more than {max} bytes"))
             .header(header::CONNECTION, HeaderValue::from_static("close")),
         BodyError::Timeout => {
@@ -186,6 +186,10 @@ async fn api_body(worker: &Worker, route: &Route, headers: &HeaderMap, incoming:
             Problem::new(Code::Timeout, "the body did not come in time").header(header::CONNECTION, HeaderValue::from_static("close"))
         }
         BodyError::Broken => Problem::new(Code::Malformed, "the body is broken off or framed wrongly"),
+        BodyError::Busy => {
+            shed(worker, ShedReason::InFlight);
+            Problem::new(Code::Overloaded, "too many bodies are arriving").header(header::CONNECTION, HeaderValue::from_static("close"))
+        }
     })?;
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
     if !body.is_empty() && !is_json(headers) {

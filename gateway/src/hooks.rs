@@ -45,7 +45,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
     if is_encoded(&head.headers) {
         return refuse(kind, IngressRejection::Malformed, bare(415));
     }
-    let body = match body::collect(incoming, limits.max_hook_body, limits.body_timeout).await {
+    let body = match body::collect(incoming, limits.max_hook_body, limits.body_timeout, &worker.shared.bounds).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return refuse(kind, IngressRejection::TooLarge, closing(413)),
         Err(BodyError::Timeout) => {
@@ -53,6 +53,12 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
             return refuse(kind, IngressRejection::Timeout, closing(408));
         }
         Err(BodyError::Broken) => return refuse(kind, IngressRejection::Malformed, closing(400)),
+        Err(BodyError::Busy) => {
+            metrics::HTTP_SHED.at([worker.listener.index(), ShedReason::InFlight.index()]).increment(1);
+            let mut reply = closing(kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status));
+            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(jittered_wait())));
+            return refuse(kind, IngressRejection::LogUnavailable, reply);
+        }
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
     // Of the path; the directory may change while the request waits, which changes nothing for it.

@@ -14,6 +14,7 @@ pub mod admin;
 mod api;
 mod batcher;
 mod body;
+mod bounds;
 mod callbacks;
 pub mod connectors;
 mod edge;

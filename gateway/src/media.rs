@@ -269,6 +269,7 @@ async fn take(call: &Call<'_>, incoming: &mut Incoming) -> Result<messaging::med
 fn broken(error: BodyError) -> Problem {
     match error {
         BodyError::Timeout => Problem::new(Code::Timeout, "the body did not come in time"),
+        BodyError::Busy => Problem::new(Code::Overloaded, "too many bodies are arriving"),
         BodyError::Broken | BodyError::TooLarge => Problem::new(Code::Malformed, "the body is broken off or framed wrongly"),
     }
 }

@@ -105,6 +105,8 @@ impl Code {
     }
 }
 
+/// Faults that one problem names.
+pub const FAULTS_MAX: usize = 20;
 /// Longest jittered wait that a refusal asks for, in seconds.
 const RETRY_AFTER_MAX_S: u64 = 30;
 
@@ -124,6 +126,8 @@ struct Inner {
     code: Code,
     detail: String,
     errors: Vec<Fault>,
+    /// Faults beyond those that are named.
+    more_errors: usize,
     retry_after: Option<Duration>,
     members: Map<String, Value>,
     headers: Vec<(header::HeaderName, HeaderValue)>,
@@ -134,7 +138,15 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let needs_wait = matches!(code.status(), 429 | 503);
         let retry_after = needs_wait.then(jittered_wait);
-        Self(Box::new(Inner { code, detail: detail.into(), errors: Vec::new(), retry_after, members: Map::new(), headers: Vec::new() }))
+        Self(Box::new(Inner {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            more_errors: 0,
+            retry_after,
+            members: Map::new(),
+            headers: Vec::new(),
+        }))
     }
 
     /// Nothing has this id, or it is another tenant's: the two must look alike.
@@ -147,7 +159,7 @@ impl Problem {
         self.0.code == Code::NotFound
     }
 
-    /// The request breaks rules: all of these.
+    /// The request breaks rules: these. The first are named one by one, of the others it is said how many there are.
     pub fn invalid(faults: Vec<Fault>) -> Self {
         let detail = match faults.as_slice() {
             [one] => format!("{}: {}", one.pointer, one.detail),
@@ -155,7 +167,19 @@ impl Problem {
         };
         let mut problem = Self::new(Code::ValidationFailed, detail);
         problem.0.errors = faults;
+        problem.name_at_most(FAULTS_MAX);
         problem
+    }
+
+    /// Names at most so many faults; says how many it names.
+    pub fn name_at_most(&mut self, max: usize) -> usize {
+        let more = self.0.errors.len().saturating_sub(max);
+        if more > 0 {
+            self.0.errors.truncate(max);
+            self.0.errors.shrink_to_fit();
+            self.0.more_errors += more;
+        }
+        self.0.errors.len()
     }
 
     /// The request breaks one rule.
@@ -204,6 +228,9 @@ impl Problem {
         if !inner.errors.is_empty() {
             let errors: Vec<Value> = inner.errors.iter().map(|fault| json!({"pointer": fault.pointer, "detail": fault.detail})).collect();
             body.insert("errors".into(), errors.into());
+        }
+        if inner.more_errors > 0 {
+            body.insert("more_errors".into(), inner.more_errors.into());
         }
         Value::Object(body)
     }

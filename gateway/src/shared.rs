@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::api::Backlog;
 use crate::api::recent::Recent;
 use crate::api::token;
+use crate::bounds::Bounds;
 use crate::connectors::refused::Refused;
 use crate::fetched::Fetched;
 use crate::options::{Options, Parts};
@@ -47,7 +48,8 @@ pub(crate) struct Shared {
     /// Of the public listener, by address.
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) admin_connections: AtomicUsize,
-    pub(crate) in_flight: AtomicUsize,
+    /// Requests under way, and those that are not.
+    pub(crate) bounds: Bounds,
     /// Readiness says no.
     pub(crate) draining: AtomicBool,
     /// New requests are refused.
@@ -76,7 +78,7 @@ impl Shared {
             connections: AtomicUsize::new(0),
             addresses,
             admin_connections: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
+            bounds: Bounds::default(),
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             drain_asked: Notify::new(),

@@ -476,8 +476,24 @@ impl SharedDirectory {
     pub fn load_full(&self) -> Arc<Directory> {
         self.0.load_full()
     }
-    /// Puts a new one in its place.
+    /// Puts a newer one in its place. An older one is left out: who read first may come last.
     pub fn swap(&self, directory: Directory) {
-        self.0.store(Arc::new(directory));
+        let directory = Arc::new(directory);
+        self.0.rcu(|present| if directory.version >= present.version { directory.clone() } else { present.clone() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_goes_forward_only() {
+        let keyring = Keyring::from_root(&[7; 32]);
+        let shared = SharedDirectory::default();
+        for (version, holds) in [(3, 3), (2, 3), (3, 3), (4, 4), (1, 4)] {
+            shared.swap(Directory::build(version, Vec::new(), &keyring).0);
+            assert_eq!(shared.load().version, holds, "after version {version} was read");
+        }
     }
 }

@@ -67,7 +67,12 @@ const SPAWNS: &[(&str, usize, &str)] = &[
     ("router/src/shard.rs", 1, "one change of the directory: the next refusal asks for it again"),
     ("router/src/lane.rs", 2, "a lane looks after itself in `live`; the other tells one end"),
     ("router/src/media.rs", 1, "deletes withdrawn media, which their retention ends else"),
-    ("node/src/node.rs", 3, "the node waits for the gateway; what tells that it has started; the second signal"),
+    ("node/src/logging.rs", 1, "a wait: it ends a log filter that was set for a time"),
+    (
+        "node/src/node.rs",
+        4,
+        "the node waits for the gateway; what tells that it has started; the second signal; the watch over drain.total",
+    ),
     ("node/src/client.rs", 1, "a connection of the command line"),
     ("node/src/commands/", 2, "the command line"),
     ("node/src/bench_command.rs", 2, "the command line"),

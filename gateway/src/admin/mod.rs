@@ -79,14 +79,14 @@ pub(crate) async fn handle(worker: &Rc<Worker>, request: Request<Incoming>, labe
         "/metrics" => exposition(shared),
         "/admin/tail" => tail(shared),
         "/admin/clock" => {
-            let body = body::collect(incoming, BODY_BYTES_MAX, shared.options.http.body_timeout)
+            let body = body::collect(incoming, BODY_BYTES_MAX, shared.options.http.body_timeout, &shared.bounds)
                 .await
                 .map_err(|_| Problem::new(Code::Malformed, "the body is too large, too slow or broken off"))?;
             advance_clock(shared, &body)
         }
         "/admin/drain" => Ok(drain(shared)),
         log_filter::PATH => {
-            let body = body::collect(incoming, BODY_BYTES_MAX, shared.options.http.body_timeout)
+            let body = body::collect(incoming, BODY_BYTES_MAX, shared.options.http.body_timeout, &shared.bounds)
                 .await
                 .map_err(|_| Problem::new(Code::Malformed, "the body is too large, too slow or broken off"))?;
             log_filter::handle(shared, &head.method, &body)

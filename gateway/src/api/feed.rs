@@ -12,7 +12,7 @@ use messaging::store::{Key, Scan};
 
 use super::query::Query;
 use super::{Call, away, cursor, damaged, events};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::reply::{self, Reply};
 
 /// Longest wait for the next event, in seconds.
@@ -54,6 +54,8 @@ pub(super) async fn feed(call: &Call<'_>) -> Result<Reply, Problem> {
             return answer(call, &rows, &places).await;
         }
         if !is_behind {
+            let waiting = call.shared().bounds.poll(call.tenant().id());
+            let _waiting = waiting.ok_or_else(|| Problem::new(Code::QuotaExceeded, "too many polls of this tenant wait for events"))?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

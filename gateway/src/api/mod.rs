@@ -125,6 +125,18 @@ impl<'a> Call<'a> {
             .header(header::HeaderName::from_static("ratelimit"), header(remaining)))
     }
 
+    /// Takes one message of a batch from the tenant's budget.
+    pub(crate) fn admit_message(&self) -> Result<(), Problem> {
+        let options = &self.shared().options;
+        let rate = options.messages_per_tenant.max(f64::MIN_POSITIVE);
+        let burst = (rate * options.api_burst).ceil().max(1.0) as u32;
+        let key = BudgetKey { scope: BudgetScope::Tenant, owner: self.tenant().id().0 };
+        let budget = Budget { scope: BudgetScope::Tenant, rate_per_second: rate, burst };
+        let Admission::Wait { wait, .. } = self.shared().parts.limit.admit(&[(key, budget)]) else { return Ok(()) };
+        let detail = "this tenant sends too many messages in batches; see limits.messages_per_tenant";
+        Err(Problem::new(Code::QuotaExceeded, detail).retry_after(wait).with("violated-policies", vec!["tenant"]))
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.worker.shared
     }

@@ -129,7 +129,7 @@ async fn a_panic_is_one_request_s_failure() {
             assert!(!String::from_utf8_lossy(&answer.body).contains("panic"));
         }
         assert_eq!(world.call("GET", "/v1/accounts", &Value::Null).await.status, 200);
-        let in_flight = world.worker.shared.in_flight.load(std::sync::atomic::Ordering::SeqCst);
+        let in_flight = world.worker.shared.bounds.in_flight.load(std::sync::atomic::Ordering::SeqCst);
         assert_eq!(in_flight, 0);
     })
     .await;
@@ -155,6 +155,63 @@ async fn beyond_the_limit_of_requests_the_answer_is_503() {
         });
         assert_eq!((first.status, second.status, second.code().as_str()), (200, 503, "overloaded"));
         assert!(second.headers.contains_key("retry-after"));
+    })
+    .await;
+}
+
+/// An answer names some faults and says how many there are beside; a batch names some over all its messages.
+#[tokio::test]
+async fn answers_name_so_many_faults_and_no_more() {
+    World::run(async |world| {
+        let wrong = |members: usize| Value::Object((0..members).map(|n| (format!("x{n}"), Value::Null)).collect());
+        let one = world.call("POST", "/v1/messages", &wrong(1_600)).await;
+        assert_eq!(one.status, 422);
+        let (named, more) = (one.json()["errors"].as_array().unwrap().len(), one.json()["more_errors"].as_u64().unwrap());
+        assert!(named == 20 && named as u64 + more >= 1_600, "{named} and {more}");
+        let batch: Vec<Value> = (0..200).map(|_| wrong(100)).collect();
+        let answer = world.call("POST", "/v1/messages/batch", &Value::Array(batch)).await;
+        assert_eq!(answer.json()["refused"], 200);
+        let items = answer.json()["items"].as_array().unwrap().clone();
+        let named: usize = items.iter().map(|item| item["problem"]["errors"].as_array().map_or(0, Vec::len)).sum();
+        assert_eq!(named, 100, "over all messages of the batch");
+        assert!(answer.body.len() < 200_000, "{} bytes", answer.body.len());
+    })
+    .await;
+}
+
+/// A batch is one call of its key, however many messages it has.
+#[tokio::test]
+async fn a_batch_counts_as_one_call() {
+    let options = Options { api_per_key: 1.0, api_burst: 4.0, ..Options::default() };
+    World::run_with(options, async |world| {
+        let batch = Value::Array((0..1_000).map(|_| Value::Object(serde_json::Map::new())).collect());
+        let answer = world.call("POST", "/v1/messages/batch", &batch).await;
+        let items = answer.json()["items"].as_array().unwrap().clone();
+        let limited = items.iter().filter(|item| item["problem"]["code"] == "quota-exceeded").count();
+        assert_eq!((items.len(), limited), (1_000, 0));
+    })
+    .await;
+}
+
+/// Requests whose bodies do not come are not under way: they shut the door for nobody.
+#[tokio::test]
+async fn half_sent_requests_keep_nobody_out() {
+    let http = HttpLimits { max_in_flight: 4, ..HttpLimits::default() };
+    World::run_with(Options { http, ..Options::default() }, async |world| {
+        let bot = world.telegram().await;
+        let hook = format!("/hooks/telegram/{bot}");
+        let mut strangers = Vec::new();
+        for _ in 0..50 {
+            let mut stream = world.connect();
+            let half = format!("POST {hook} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nx");
+            stream.write_all(half.as_bytes()).await.unwrap();
+            strangers.push(stream);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let headers = [("x-telegram-bot-api-secret-token", super::SECRET_TOKEN)];
+        let body = r#"{"update_id":1,"message":{"message_id":1,"date":1795168800,"chat":{"id":4711,"type":"private"},"text":"x"}}"#;
+        assert_eq!(world.open("POST", &hook, &headers, body).await.status, 200);
+        drop(strangers);
     })
     .await;
 }

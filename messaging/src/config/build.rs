@@ -178,6 +178,7 @@ fn limits(from: &mut Reader<'_>) -> LimitsConfig {
     LimitsConfig {
         backend: backends::limits(from),
         api_per_key: from.rate("limits.api_per_key"),
+        messages_per_tenant: from.rate("limits.messages_per_tenant"),
         burst: from.number("limits.burst", 0.0..=3600.0),
         max_wait: from.duration("limits.max_wait", Duration::ZERO),
     }

@@ -272,6 +272,8 @@ pub struct LimitsConfig {
     pub backend: LimitsBackend,
     /// Calls a second of one API key.
     pub api_per_key: f64,
+    /// Messages a second that a tenant sends in batches.
+    pub messages_per_tenant: f64,
     /// Burst of a budget, in seconds of its rate.
     pub burst: f64,
     /// Longest wait for a budget.
