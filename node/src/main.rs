@@ -5,6 +5,7 @@ mod backends;
 mod bench_command;
 mod client;
 mod commands;
+mod descriptors;
 mod dev;
 mod logging;
 mod media;

@@ -308,7 +308,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
     gateway::Options {
         public_url,
         http: gateway::HttpLimits {
-            max_connections: http.max_connections,
+            max_connections: crate::descriptors::connections(http.max_connections, crate::descriptors::raise()),
             max_connections_per_address: http.max_connections_per_address,
             max_in_flight: http.max_in_flight,
             header_timeout: http.header_timeout,

@@ -267,7 +267,7 @@ fn a_key_is_explained() {
     let loaded = load(&Input { file, ..SERVE }).unwrap();
     let text = loaded.explain("limits.max_wait").unwrap();
     let expected = "limits.max_wait
-A send that would have to wait longer for its budget is refused instead of queued.
+An interactive send that would wait longer for its account's rate is refused with 429. Bulk and scheduled ones wait.
 
 default  \"30s\"
 sets     TRUNKLINE__LIMITS__MAX_WAIT

@@ -33,6 +33,8 @@ pub enum Site {
     SegmentSync,
     /// Giving it its name.
     SegmentRename,
+    /// Opening it to write groups.
+    SegmentOpen,
     /// Deleting it.
     SegmentRemove,
     /// Flushing the folder.
@@ -43,12 +45,13 @@ pub enum Site {
 
 impl Site {
     /// All sites.
-    pub const ALL: [Site; 8] = [
+    pub const ALL: [Site; 9] = [
         Site::GroupWrite,
         Site::SegmentCreate,
         Site::SegmentWrite,
         Site::SegmentSync,
         Site::SegmentRename,
+        Site::SegmentOpen,
         Site::SegmentRemove,
         Site::FolderSync,
         Site::FinishedWrite,
@@ -82,9 +85,14 @@ pub(super) struct DurableFile {
     sync_after: bool,
 }
 
-/// Whether an error means that there is no room, which heals, and not that the disk is broken, which does not.
+/// `EMFILE` and `ENFILE`: the process, or the machine, has no file descriptor left.
+const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+
+/// Whether an error means that there is no room now, on the disk or for one more open file, which heals, and not that the disk is broken,
+/// which does not.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    let no_room = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    no_room || error.raw_os_error().is_some_and(|errno| NO_DESCRIPTOR.contains(&errno))
 }
 
 impl Disk {
@@ -107,6 +115,12 @@ impl Disk {
             options.custom_flags(flag);
         }
         Ok(DurableFile { file: options.open(path)?, sync_after: self.durable && O_DSYNC.is_none() })
+    }
+
+    /// Opens a segment that was made before, for the next groups.
+    pub(super) fn open_segment(&self, path: &Path) -> io::Result<DurableFile> {
+        self.check(Site::SegmentOpen)?;
+        self.open_durable(path)
     }
 
     /// Writes all bytes at an offset; durable on return.

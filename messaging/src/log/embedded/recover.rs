@@ -302,7 +302,16 @@ pub(super) fn open(mut settings: EmbeddedSettings, clock: SharedClock, faults: O
     let parts = Parts { settings, clock, disk, log_id, state, finished, next, base_min: walked.base_min, folder_lock };
     let core = Arc::new(Core::new(parts));
     let work = std::collections::VecDeque::new();
-    let writer = Writer { core: core.clone(), active, at: walked.end, previous_end: walked.end, leftovers_until: 0, sequences, work };
+    let writer = Writer {
+        core: core.clone(),
+        active,
+        unopened: None,
+        at: walked.end,
+        previous_end: walked.end,
+        leftovers_until: 0,
+        sequences,
+        work,
+    };
     Ok((core, writer))
 }
 

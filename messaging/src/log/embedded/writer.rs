@@ -30,6 +30,8 @@ pub(super) struct Writer {
     pub core: Arc<Core>,
     /// None when the next group has to begin a new segment.
     pub active: Option<Active>,
+    /// A segment that could not be opened for want of a file descriptor: it is the next one to open.
+    pub unopened: Option<Extent>,
     /// Where the next group goes.
     pub at: u64,
     /// Where the last group ended.
@@ -230,7 +232,7 @@ impl Writer {
             self.core.break_off("clearing the end of a segment", &error);
             return self.fail_all(u64::MAX, AppendError::Closed);
         }
-        let next = self.core.take_next();
+        let next = self.unopened.take().map_or_else(|| self.core.take_next(), Ok);
         let opened = match next {
             Ok(extent) => extent,
             Err(NoSegment::Full) => {
@@ -239,12 +241,18 @@ impl Writer {
             }
             Err(NoSegment::Closed) => return self.fail_all(u64::MAX, AppendError::Closed),
         };
-        match self.core.disk.open_durable(&self.core.disk.dir.join(opened.name())) {
+        match self.core.disk.open_segment(&self.core.disk.dir.join(opened.name())) {
             Ok(file) => {
                 self.at = opened.base;
                 self.active = Some(Active { extent: opened, file });
                 self.core.state().active = opened.base;
                 self.core.look_again();
+            }
+            Err(error) if disk::is_full(&error) => {
+                tracing::warn!(%error, "the next segment of the log cannot be opened now, appends are refused until it can");
+                self.unopened = Some(opened);
+                self.core.refuse_for_a_while();
+                self.fail_all(u64::MAX, AppendError::Full);
             }
             Err(error) => {
                 self.core.break_off("opening the next segment", &error);

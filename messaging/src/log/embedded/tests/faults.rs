@@ -9,6 +9,7 @@ use crate::log::{AppendError, Finished, Log, LogError, Topic};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+const EMFILE: i32 = 24;
 const HALF: usize = 30 << 10;
 
 /// A disk that fails at one site, on command.
@@ -121,16 +122,17 @@ async fn an_io_error_is_never_retried_into_success() {
     }
 }
 
-/// At every site, no room: appends are refused, the process stays up, and serves again when there is room.
+/// At every site, no room on the disk or for one more open file: appends are refused, the process stays up, and serves again when there is
+/// room.
 #[tokio::test]
-async fn a_full_disk_heals() {
-    for site in Site::ALL {
+async fn what_has_no_room_heals() {
+    for (site, errno) in Site::ALL.into_iter().flat_map(|site| [(site, ENOSPC), (site, EMFILE)]) {
         for written in [0, 1, 100, usize::MAX] {
             let mut place = Place::new();
             let sick = Sick::new(&mut place);
             let mut opened = place.open().await;
             let (mut acknowledged, mut finished) = work(&place, &mut opened, 0..7).await;
-            sick.fail(site, ENOSPC, written);
+            sick.fail(site, errno, written);
             let during = work(&place, &mut opened, 7..14).await;
             assert!(sick.struck() > 0, "{site:?} was never used");
             sick.heal();
