@@ -272,12 +272,22 @@ impl<'r> Others<'r> {
         found
     }
 
-    /// The first of those named whose own secrets verify the request; the path's tenant first: it knows best what it has connected.
+    /// The first of those named whose own secrets verify the request. Those that have the secret of the path's app come first: whoever only
+    /// claims an account stands behind them, however many claim it. Then the path's tenant: it knows best what
+    /// it has connected.
     fn verified(&self, of_path: &Account, named: impl Iterator<Item = &'r Arc<Account>>) -> Option<&'r Arc<Account>> {
-        let (own, strangers): (Vec<_>, Vec<_>) = named.partition(|account| account.owner.tenant == of_path.owner.tenant);
-        let mut tried = own.into_iter().chain(strangers).take(VERIFIED_MAX);
+        let mut named: Vec<_> = named.collect();
+        named.sort_by_key(|account| (!shares_its_app(account, of_path), account.owner.tenant != of_path.owner.tenant));
+        let mut tried = named.into_iter().take(VERIFIED_MAX);
         tried.find(|account| self.channel.receive(self.request, &account.verifier).is_ok())
     }
+}
+
+/// Whether two accounts have the same app's secret, now or before its rotation.
+fn shares_its_app(account: &Account, other: &Account) -> bool {
+    let Some(name) = channels::channel(account.channel).app_secret() else { return false };
+    let (Some(one), Some(two)) = (account.secrets.get(name), other.secrets.get(name)) else { return false };
+    one.both().any(|one| two.both().any(|two| !one.is_empty() && one.expose() == two.expose()))
 }
 
 /// Whether a piece's subject is an account, or what the account belongs to. One that does not say what it is takes what comes.

@@ -190,6 +190,13 @@ fn members_of_accounts() {
         assert_eq!(names.len(), fields.len(), "{}: each member once", rules.kind.name());
         assert!(fields.iter().any(|field| field.secret), "{}: something must prove a webhook or open the API", rules.kind.name());
         assert_eq!(channel(rules.kind).identity(), rules.identity, "{}", rules.kind.name());
+        let of_app = channel(rules.kind).app_secret().map(|name| fields.iter().any(|field| field.name == name && field.secret));
+        assert_eq!(
+            of_app,
+            rules.identity.map(|_| true),
+            "{}: one hook for several accounts is proved by the app's secret",
+            rules.kind.name()
+        );
         let identity = rules.identity.map(|name| fields.iter().any(|field| field.name == name && !field.secret && field.required));
         assert_ne!(identity, Some(false), "{}: the identity is a public member that is needed", rules.kind.name());
         for field in fields {

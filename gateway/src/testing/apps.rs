@@ -111,11 +111,19 @@ async fn pieces_reach_the_account_that_they_name() {
             let (key, other, stranger) = (world.key.clone(), tenant(&world, "other").await, tenant(&world, "stranger").await);
             let first = account(&world, &key, app, "1", APP_SECRET).await;
             let second = account(&world, &key, app, "2", APP_SECRET).await;
+            // Strangers claim it before its owner comes.
+            for _ in 0..6 {
+                account(&world, &stranger, app, "3", "another-secret").await;
+            }
             // Another tenant that has connected its account through the same app.
             let third = account(&world, &other, app, "3", APP_SECRET).await;
             // A tenant that says that an account is its own, without the app's secret.
             account(&world, &stranger, app, "4", "another-secret").await;
-            account(&world, &stranger, app, "2", "another-secret").await;
+            // However often.
+            for _ in 0..6 {
+                account(&world, &stranger, app, "2", "another-secret").await;
+                account(&world, &stranger, app, "3", "another-secret").await;
+            }
             // All at once, and each by itself, at any hook of the app.
             let all = (app.body)(&["1", "2", "3", "4", "5"]);
             assert_eq!(arrive(&world, app.channel, first, &all).await, [first, second, third], "{}", app.channel);

@@ -98,6 +98,11 @@ pub trait Channel: Send + Sync {
         None
     }
 
+    /// The secret of the app that requests are signed with, where `identity` says something: accounts of one app have the same.
+    fn app_secret(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The public member that is the platform's id of what several accounts belong to (a WhatsApp Business Account), where events name
     /// it and no account.
     fn group(&self) -> Option<&'static str> {

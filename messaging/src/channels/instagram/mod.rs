@@ -41,6 +41,10 @@ impl Channel for Instagram {
         Some("instagram_id")
     }
 
+    fn app_secret(&self) -> Option<&'static str> {
+        Some("app_secret")
+    }
+
     fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
         let mut app_secrets = mac_states(secrets.get("app_secret"));
         app_secrets.extend(mac_states(secrets.get("instagram_app_secret")));

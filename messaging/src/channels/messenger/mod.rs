@@ -41,6 +41,10 @@ impl Channel for Messenger {
         Some("page_id")
     }
 
+    fn app_secret(&self) -> Option<&'static str> {
+        Some("app_secret")
+    }
+
     fn verifier(&self, _public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
         Verifier::Meta { app_secrets: mac_states(secrets.get("app_secret")), verify_tokens: live_secrets(secrets.get("verify_token")) }
     }

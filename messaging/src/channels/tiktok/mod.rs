@@ -61,6 +61,10 @@ impl Channel for Tiktok {
         Some("business_id")
     }
 
+    fn app_secret(&self) -> Option<&'static str> {
+        Some("client_secret")
+    }
+
     fn verifier(&self, public: &BTreeMap<String, String>, secrets: &BTreeMap<String, SecretPair>) -> Verifier {
         let is_short = public.get("signature_age").is_some_and(|age| age == "5m");
         let max_age = if is_short { SHORT_AGE } else { REDELIVERED_FOR };

@@ -50,6 +50,10 @@ impl Channel for Whatsapp {
         Some("phone_number_id")
     }
 
+    fn app_secret(&self) -> Option<&'static str> {
+        Some("app_secret")
+    }
+
     fn group(&self) -> Option<&'static str> {
         Some("business_account_id")
     }
