@@ -252,12 +252,18 @@ struct Others<'r> {
 impl<'r> Others<'r> {
     /// Whose a piece is: the path's account, or one whose own secrets verify the request as well.
     fn owner_of(&mut self, piece: &Piece, of_path: &'r Arc<Account>) -> Option<&'r Arc<Account>> {
-        let Some(subject) = piece.subject().filter(|subject| !is_about(of_path, subject)) else { return Some(of_path) };
+        let Some(subject) = piece.subject() else { return Some(of_path) };
+        // An account that does not say what it belongs to takes what nobody else here is known to own.
+        let otherwise = match is_about(of_path, subject) {
+            Some(true) => return Some(of_path),
+            Some(false) => None,
+            None => Some(of_path),
+        };
         if let Some((_, known)) = self.found.iter().find(|(of, _)| of == subject) {
             return *known;
         }
         if self.found.len() >= OTHERS_MAX {
-            return None;
+            return otherwise;
         }
         let found = match subject {
             About::Account(identity) => self.verified(of_path, self.directory.accounts_by_identity(self.channel.kind(), identity).iter()),
@@ -268,6 +274,7 @@ impl<'r> Others<'r> {
                 self.verified(of_path, named)
             }
         };
+        let found = found.or(otherwise);
         self.found.push((subject.clone(), found));
         found
     }
@@ -290,11 +297,11 @@ fn shares_its_app(account: &Account, other: &Account) -> bool {
     one.both().any(|one| two.both().any(|two| !one.is_empty() && one.expose() == two.expose()))
 }
 
-/// Whether a piece's subject is an account, or what the account belongs to. One that does not say what it is takes what comes.
-fn is_about(account: &Account, subject: &About) -> bool {
+/// Whether a piece's subject is an account, or what the account belongs to; none: the account does not say.
+fn is_about(account: &Account, subject: &About) -> Option<bool> {
     match subject {
-        About::Account(identity) => account.identity().is_none_or(|own| own == &**identity),
-        About::Group(group) => account.group().is_none_or(|own| own == &**group),
+        About::Account(identity) => account.identity().map(|own| own == &**identity),
+        About::Group(group) => account.group().map(|own| own == &**group),
     }
 }
 

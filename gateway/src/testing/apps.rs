@@ -171,6 +171,7 @@ async fn news_without_a_number_reach_their_business_account() {
             ("back", second, "100", &template, Some(first)),
             ("nobody's", first, "300", &template, None),
             ("an account that does not say what it belongs to takes it", silent, "300", &template, Some(silent)),
+            ("but not what another account is known to own", silent, "200", &template, Some(second)),
             ("a number decides before the business account", first, "100", &numbered, Some(second)),
         ];
         for (name, hook, business, change, to) in table {
