@@ -80,7 +80,7 @@ impl Shard<'_> {
             let url = desk.world.directory.endpoint(delivery.endpoint).map_or_else(String::new, |endpoint| endpoint.row.url.clone());
             let told = RecoveredEndpoint { id: delivery.endpoint.to_string(), url, state: "active", failing_since: since };
             let extra = format!(r#","endpoint":{}"#, serde_json::to_string(&told).expect("texts serialise"));
-            let qualifier = format!("{} {}", delivery.endpoint, since.as_micros());
+            let qualifier = format!("{} {} {}", delivery.endpoint, since.as_micros(), now.as_micros());
             endpoint_event(desk, &pending.task, delivery, EventType::EndpointRecovered, &qualifier, &extra);
         }
         if delivery.gap == 0 {
@@ -165,14 +165,16 @@ impl Shard<'_> {
         if row.state == EndpointState::Disabled {
             return;
         }
-        if let Some(pending) = self.flows.head(key)
+        if self.parts.lanes.recoveries().is_first_to_disable(endpoint, row.revision)
+            && let Some(pending) = self.flows.head(key)
             && let Work::Deliver(delivery) = &pending.task.work
         {
             let extra = format!(
                 r#","endpoint":{{"id":"{endpoint}","url":{},"state":"disabled","reason":"{reason}"}}"#,
                 crate::decide::quoted(&row.url)
             );
-            let qualifier = format!("{endpoint} {}", row.revision);
+            // Its own id for each telling: a process that was killed before the directory changed tells it again, in another conversation.
+            let qualifier = format!("{endpoint} {} {}", row.revision, desk.world.now.as_micros());
             endpoint_event(desk, &pending.task, delivery, EventType::EndpointDisabled, &qualifier, &extra);
         }
         tokio::spawn(stop_endpoint(self.parts.keeper.clone(), endpoint, reason));

@@ -160,6 +160,8 @@ pub struct Recoveries {
     count: AtomicU64,
     /// The number of each endpoint's last one. At most as many as there are endpoints.
     last: Mutex<HashMap<EndpointId, u64, RandomState>>,
+    /// The revision at which each endpoint was disabled last. At most as many as there are endpoints.
+    disabled: Mutex<HashMap<EndpointId, u64, RandomState>>,
 }
 
 impl Recoveries {
@@ -169,6 +171,12 @@ impl Recoveries {
         let number = self.count.load(Ordering::Relaxed) + 1;
         last.insert(endpoint, number);
         self.count.store(number, Ordering::Release);
+    }
+
+    /// An endpoint of this revision is to be disabled. Says whether nobody in this process found that before: several shards may, in the
+    /// moment before the directory says so, and it is told once.
+    pub fn is_first_to_disable(&self, endpoint: EndpointId, revision: u64) -> bool {
+        lock(&self.disabled).insert(endpoint, revision) != Some(revision)
     }
 
     /// Endpoints that were found well since a number, and the number to ask with next.

@@ -300,6 +300,8 @@ async fn in_a_bucket_as_in_a_folder() {
         file.display()
     );
     let system = System::with(Setup { config, ..Setup::default() }).await;
+    // The bucket is made to fail below.
+    system.announced().errors(&["a medium cannot be read"]);
     // Larger than a part, so that it goes up in two.
     let bytes = picture(9 << 20);
     system.whatsapp.customer_sends_file(PHONE, image(bytes.clone())).await;
