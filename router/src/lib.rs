@@ -372,21 +372,30 @@ struct Seen {
 async fn watch(seen: Seen) {
     let Seen { log, clock, keeper, census, failing } = seen;
     let mut endpoints = census::Endpoints::default();
+    let mut shown = std::collections::BTreeSet::new();
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         census.show();
         let directory = keeper.shared().load_full();
         endpoints.show(&directory, &failing.of(&directory));
         let now = clock.now();
+        let mut owned = std::collections::BTreeSet::new();
         for lag in log.lag() {
             let topic = lag.topic.index();
             let partition = usize::from(lag.partition);
             if partition >= PARTITIONS_SHOWN {
                 continue;
             }
+            owned.insert((topic, partition));
             let age = lag.oldest_at.map_or(0.0, |at| now.since(at).as_secs_f64());
             metrics::LOG_CONSUMER_LAG_RECORDS.at([topic, 0, partition]).set(lag.records as f64);
             metrics::LOG_CONSUMER_LAG_SECONDS.at([topic, 0, partition]).set(age);
         }
+        // Another process shows those that went to it: what was seen last here would stand for ever.
+        for (topic, partition) in shown.difference(&owned) {
+            metrics::LOG_CONSUMER_LAG_RECORDS.at([*topic, 0, *partition]).set(0.0);
+            metrics::LOG_CONSUMER_LAG_SECONDS.at([*topic, 0, *partition]).set(0.0);
+        }
+        shown = owned;
     }
 }
