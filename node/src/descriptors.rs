@@ -23,7 +23,7 @@ pub fn connections(configured: usize, limit: Option<u64>) -> usize {
     let left = limit.saturating_sub(RESERVE.min(limit / 2)) / 3 * 2;
     let most = configured.min(usize::try_from(left).unwrap_or(usize::MAX));
     if most < configured {
-        tracing::warn!(configured, connections = most, limit, "http.max_connections is more than the limit of file descriptors allows");
+        tracing::info!(configured, connections = most, limit, "http.max_connections is more than the limit of file descriptors allows");
     }
     most
 }
