@@ -35,7 +35,7 @@ fn is_chosen(share: f64, status: StatusCode, unit: f64) -> bool {
 
 /// Writes the line of a request, when it gets one.
 pub(crate) fn log(share: f64, line: &Line<'_>) {
-    if share <= 0.0 || !is_chosen(share, line.status, random_unit()) {
+    if share <= 0.0 || !is_chosen(share, line.status, messaging::seal::random_unit()) {
         return;
     }
     tracing::info!(
@@ -48,12 +48,6 @@ pub(crate) fn log(share: f64, line: &Line<'_>) {
         request_id = line.request_id,
         "request"
     );
-}
-
-fn random_unit() -> f64 {
-    let mut bytes = [0; 4];
-    messaging::seal::fill_random(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -65,6 +65,13 @@ pub fn fill_random(out: &mut [u8]) {
     });
 }
 
+/// A random share, from 0 to 1.
+pub fn random_unit() -> f64 {
+    let mut bytes = [0; 4];
+    fill_random(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
 /// A value of type `T`, sealed. Only a key can make one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed<T> {

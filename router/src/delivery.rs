@@ -138,7 +138,7 @@ fn note_recovered(lane: &Lane) {
 
 fn note_failing(lane: &Lane, failed: bool) {
     match lane.destination {
-        Destination::Endpoint(endpoint) => lane.parts.failing.note(endpoint, failed),
+        Destination::Endpoint(endpoint) => lane.parts.recoveries.note_attempt(endpoint, failed),
         Destination::Account(..) => {}
     }
 }

@@ -14,7 +14,7 @@ use messaging::keeper::{Change, ChangeError, DirectoryKeeper};
 use messaging::metrics;
 use messaging::outcome::{Status, Step, Verdict};
 use messaging::record::{Record, SendCommand};
-use messaging::seal::{DataKey, fill_random};
+use messaging::seal::{DataKey, random_unit};
 use messaging::state::{Conversation, EventData, EventRow, MessageRow, Pointer};
 use messaging::store::{Key, Queue};
 use messaging::tenant::Tenant;
@@ -265,12 +265,6 @@ struct RecoveredEndpoint {
 /// A wait with its share of chance: between `1 - jitter` and `1 + jitter` of it.
 pub fn jittered(delay: Duration, jitter: f64, unit: f64) -> Duration {
     delay.mul_f64((1.0 + jitter * (2.0 * unit - 1.0)).max(0.0))
-}
-
-fn random_unit() -> f64 {
-    let mut bytes = [0; 4];
-    fill_random(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 fn endpoint_event(desk: &mut Desk<'_>, task: &Task, delivery: &Delivery, kind: EventType, qualifier: &str, extra: &str) {

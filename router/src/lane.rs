@@ -6,7 +6,7 @@
 //! A lane is one task of the runtime, and its tries are polled by it: one for each would be woken beside it, on another core as a rule,
 //! for every step of a call.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +18,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use messaging::BoxFuture;
 use messaging::channels::{ChannelKind, ChannelSettings};
 use messaging::clock::{SharedClock, Timestamp};
-use messaging::directory::{Directory, Endpoint, SharedDirectory};
+use messaging::directory::{Endpoint, SharedDirectory};
 use messaging::exchange::{HttpRequest, MailReply, MailSubmission};
-use messaging::ids::{EndpointId, IdHasher};
+use messaging::ids::IdHasher;
 use messaging::limit::Limit;
 use messaging::media::Library;
 use messaging::metrics;
@@ -159,33 +159,8 @@ pub struct LaneParts {
     pub media: Arc<Library>,
     /// Lines for `trunkline tail`.
     pub tail: Tail,
-    /// Endpoints whose last attempt failed.
-    pub failing: Arc<Failing>,
-    /// Endpoints that were found well again.
+    /// How the endpoints do, for all of the process.
     pub recoveries: Arc<Recoveries>,
-}
-
-/// Endpoints whose last attempt from this process failed. At most as many as there are endpoints.
-#[derive(Debug, Default)]
-pub struct Failing(Mutex<HashSet<EndpointId, RandomState>>);
-
-impl Failing {
-    /// An attempt ended.
-    pub fn note(&self, endpoint: EndpointId, failed: bool) {
-        let mut failing = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if failed {
-            failing.insert(endpoint);
-        } else if !failing.is_empty() {
-            failing.remove(&endpoint);
-        }
-    }
-
-    /// The endpoints, of which those that the directory no longer has are forgotten.
-    pub fn of(&self, directory: &Directory) -> HashSet<EndpointId, RandomState> {
-        let mut failing = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        failing.retain(|endpoint| directory.endpoint(*endpoint).is_some());
-        failing.clone()
-    }
 }
 
 /// The process's lanes.

@@ -130,8 +130,8 @@ impl Router {
     pub fn start(parts: Parts, options: Options) -> Self {
         let (stop, stopped) = watch::channel(false);
         let census = Arc::new(census::Census::default());
-        let failing = Arc::new(lane::Failing::default());
-        let seen = Seen { log: parts.log.clone(), clock: parts.clock.clone(), keeper: parts.keeper.clone(), census, failing };
+        let recoveries = Arc::default();
+        let seen = Seen { log: parts.log.clone(), clock: parts.clock.clone(), keeper: parts.keeper.clone(), census, recoveries };
         let running = tokio::spawn(supervise::vital(SupervisedTask::Router, run(parts, options, seen.clone(), stopped)));
         let lag = supervise::spawn_again(SupervisedTask::Lag, move || watch(seen.clone()));
         Self { stop, running, lag }
@@ -158,8 +158,7 @@ async fn run(parts: Parts, options: Options, seen: Seen, mut stopped: watch::Rec
         webhooks: options.webhooks.clone(),
         media: parts.media.clone(),
         tail: parts.tail,
-        failing: seen.failing,
-        recoveries: Arc::default(),
+        recoveries: seen.recoveries,
     });
     let commits = Arc::new(Commits::default());
     // Dropped at the end, which ends its tasks.
@@ -365,19 +364,19 @@ struct Seen {
     clock: SharedClock,
     keeper: DirectoryKeeper,
     census: Arc<census::Census>,
-    failing: Arc<lane::Failing>,
+    recoveries: Arc<recovery::Recoveries>,
 }
 
 /// Shows how far behind the shards are, what they hold, and how the endpoints do.
 async fn watch(seen: Seen) {
-    let Seen { log, clock, keeper, census, failing } = seen;
+    let Seen { log, clock, keeper, census, recoveries } = seen;
     let mut endpoints = census::Endpoints::default();
     let mut shown = std::collections::BTreeSet::new();
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         census.show();
         let directory = keeper.shared().load_full();
-        endpoints.show(&directory, &failing.of(&directory));
+        endpoints.show(&directory, &recoveries.failing(&directory));
         let now = clock.now();
         let mut owned = std::collections::BTreeSet::new();
         for lag in log.lag() {

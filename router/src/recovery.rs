@@ -3,13 +3,14 @@
 //! Recovery belongs to the endpoint, not to the conversation: while it fails it is tried with one delivery at a time, every few
 //! seconds; its first success lets everything go that waits for it, ramped. The schedule of a delivery only says when to give it up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
+use messaging::directory::Directory;
 use messaging::ids::EndpointId;
 use messaging::supervise::lock;
 
@@ -153,7 +154,8 @@ impl Recovery {
     }
 }
 
-/// Endpoints that were found well again, for the shards of the process: each lets go what waits in its `later`.
+/// How the endpoints do, for all of the process: its shards let go what waits in their `later` for one that was found well again, and
+/// its gauges count those that fail.
 #[derive(Debug, Default)]
 pub struct Recoveries {
     /// Counts them, so that a shard need not look when there was none.
@@ -162,6 +164,8 @@ pub struct Recoveries {
     last: Mutex<HashMap<EndpointId, u64, RandomState>>,
     /// The revision at which each endpoint was disabled last. At most as many as there are endpoints.
     disabled: Mutex<HashMap<EndpointId, u64, RandomState>>,
+    /// Endpoints whose last attempt from this process failed. At most as many as there are endpoints.
+    failing: Mutex<HashSet<EndpointId, RandomState>>,
 }
 
 impl Recoveries {
@@ -177,6 +181,23 @@ impl Recoveries {
     /// moment before the directory says so, and it is told once.
     pub fn is_first_to_disable(&self, endpoint: EndpointId, revision: u64) -> bool {
         lock(&self.disabled).insert(endpoint, revision) != Some(revision)
+    }
+
+    /// An attempt at an endpoint ended.
+    pub fn note_attempt(&self, endpoint: EndpointId, failed: bool) {
+        let mut failing = lock(&self.failing);
+        if failed {
+            failing.insert(endpoint);
+        } else {
+            failing.remove(&endpoint);
+        }
+    }
+
+    /// Endpoints whose last attempt failed, of which those that the directory no longer has are forgotten.
+    pub fn failing(&self, directory: &Directory) -> HashSet<EndpointId, RandomState> {
+        let mut failing = lock(&self.failing);
+        failing.retain(|endpoint| directory.endpoint(*endpoint).is_some());
+        failing.clone()
     }
 
     /// Endpoints that were found well since a number, and the number to ask with next.

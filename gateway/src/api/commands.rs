@@ -42,7 +42,7 @@ pub(super) async fn cancel(call: &Call<'_>) -> Result<Reply, Problem> {
     let id: MessageId = call.id()?;
     let (owner, conversation, status, topic) = match locate(call, id).await? {
         // On the same topic, so that it comes behind the message.
-        Located::Accepted(accepted) => (accepted.account, accepted.conversation, Status::Accepted, accepted.topic),
+        Located::Accepted(accepted) => (accepted.account, accepted.conversation, Status::Accepted, accepted.class.topic()),
         Located::Row { conversation, meta, .. } => (meta.account, conversation, meta.status, Topic::Outbound),
     };
     match status {

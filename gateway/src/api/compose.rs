@@ -70,7 +70,7 @@ pub(super) struct Draft {
     pub(super) not_before: Option<Timestamp>,
     pub(super) callback_data: Option<String>,
     pub(super) metadata: Option<Value>,
-    pub(super) is_bulk: bool,
+    pub(super) class: Class,
 }
 
 impl Draft {
@@ -94,7 +94,7 @@ impl Draft {
             metadata: self.metadata,
             fingerprint,
             possible_duplicate: false,
-            class: if self.is_bulk { Class::Bulk } else { Class::Interactive },
+            class: self.class,
         }
     }
 }
@@ -126,7 +126,7 @@ pub(super) async fn compose(call: &Call<'_>, map: &Map<String, Value>) -> Result
     if metadata.as_ref().is_some_and(|metadata| metadata.to_string().len() > METADATA_BYTES_MAX) {
         reader.fault("metadata", format!("has more than {METADATA_BYTES_MAX} bytes of JSON"));
     }
-    let is_bulk = reader.flag("bulk").unwrap_or(false);
+    let class = if reader.flag("bulk").unwrap_or(false) { Class::Bulk } else { Class::Interactive };
 
     // What is wrong with the content is told also when the recipient is not understood.
     if let (Some(account), Some(content)) = (&account, &content) {
@@ -140,7 +140,7 @@ pub(super) async fn compose(call: &Call<'_>, map: &Map<String, Value>) -> Result
     }
     let draft = match (to, content) {
         (Some(to), Some(content)) => {
-            Some(Draft { account, to, content, reply_to, fallback, tag, expires_at, not_before, callback_data, metadata, is_bulk })
+            Some(Draft { account, to, content, reply_to, fallback, tag, expires_at, not_before, callback_data, metadata, class })
         }
         _ => None,
     };

@@ -46,6 +46,7 @@ pub(super) async fn feed(call: &Call<'_>) -> Result<Reply, Problem> {
     places.resize(shards, 0);
     let deadline = tokio::time::Instant::now() + wait;
     let mut barren = 0;
+    let mut waiting = None;
     loop {
         let (rows, is_behind) = look(call, &mut places, types.as_ref(), limit).await?;
         let must_answer = tokio::time::Instant::now() + LOOK_EVERY > deadline || call.shared().draining.load(Ordering::Relaxed);
@@ -54,8 +55,11 @@ pub(super) async fn feed(call: &Call<'_>) -> Result<Reply, Problem> {
             return answer(call, &rows, &places).await;
         }
         if !is_behind {
-            let waiting = call.shared().bounds.poll(call.tenant().id());
-            let _waiting = waiting.ok_or_else(|| Problem::new(Code::QuotaExceeded, "too many polls of this tenant wait for events"))?;
+            // Counted from its first wait to its end: one that waits is not refused midway.
+            if waiting.is_none() {
+                let too_many = || Problem::new(Code::QuotaExceeded, "too many polls of this tenant wait for events");
+                waiting = Some(call.shared().bounds.poll(call.tenant().id()).ok_or_else(too_many)?);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
 use messaging::ids::{AccountId, ConversationId, MessageId, TenantId};
-use messaging::log::Topic;
+use messaging::record::Class;
 
 /// Independent maps, so that threads seldom wait for each other.
 const PARTS: usize = 16;
@@ -21,7 +21,7 @@ pub(crate) struct Accepted {
     pub(crate) tenant: TenantId,
     pub(crate) account: AccountId,
     pub(crate) conversation: ConversationId,
-    pub(crate) topic: Topic,
+    pub(crate) class: Class,
     pub(crate) fingerprint: [u8; 16],
     pub(crate) accepted_at: Timestamp,
     pub(crate) expected_by: Timestamp,
@@ -147,7 +147,7 @@ mod tests {
             tenant: TenantId([tenant; 16]),
             account: AccountId([0; 16]),
             conversation: ConversationId([0; 16]),
-            topic: Topic::Outbound,
+            class: Class::Interactive,
             fingerprint: [1; 16],
             accepted_at: at,
             expected_by: at,

@@ -135,7 +135,7 @@ async fn stored(call: &Call<'_>, message: MessageId) -> Option<Accepted> {
         tenant,
         account: meta.account,
         conversation,
-        topic: Topic::Outbound,
+        class: Class::Interactive,
         fingerprint: meta.fingerprint,
         accepted_at: meta.accepted_at,
         expected_by: meta.not_before.unwrap_or(meta.accepted_at).max(meta.accepted_at).plus(USUAL_WAIT),
@@ -148,6 +148,8 @@ pub(super) struct Addressed {
     account: Arc<Account>,
     to: Handle,
     conversation: ConversationId,
+    /// What stands before it takes so long.
+    wait: Duration,
     way: Way,
 }
 
@@ -201,8 +203,8 @@ pub(super) fn settle(
     };
     judge::account_works(call, &account)?;
     let is_later = draft.not_before.is_some_and(|at| at > call.now);
-    let wait = forecast(call, &account, class_of(&draft), conversation);
-    if !draft.is_bulk && !is_later && wait > call.shared().options.max_wait {
+    let wait = forecast(call, &account, draft.class, conversation);
+    if draft.class == Class::Interactive && !is_later && wait > call.shared().options.max_wait {
         let detail =
             format!("{} s of sends stand before it, and limits.max_wait is {} s", wait.as_secs(), call.shared().options.max_wait.as_secs());
         return Err(Problem::new(Code::QuotaExceeded, detail).retry_after(wait - call.shared().options.max_wait));
@@ -212,7 +214,7 @@ pub(super) fn settle(
         // The store is away: the shard decides.
         Err(_) => Way::AsIs,
     };
-    Ok(Addressed { draft, account, to, conversation, way })
+    Ok(Addressed { draft, account, to, conversation, wait, way })
 }
 
 fn known<'s>(to: &To, state: Option<&'s Conversation>, states: Result<&States, &StatesError>) -> Result<&'s Conversation, Problem> {
@@ -248,20 +250,19 @@ pub(super) fn ready(
     fingerprint: [u8; 16],
     accepted_at: Timestamp,
 ) -> (NewRecord, Accepted) {
-    let Addressed { draft, account, to, conversation, .. } = addressed;
-    let class = class_of(&draft);
-    let topic = class.topic();
+    let Addressed { draft, account, to, conversation, wait, .. } = addressed;
+    let class = draft.class;
     let not_before = draft.not_before.unwrap_or(accepted_at).max(accepted_at);
     let command = draft.command(message, to, fingerprint);
-    let record = record(call, &account, conversation, &Command::Send(Box::new(command)), topic, accepted_at);
+    let record = record(call, &account, conversation, &Command::Send(Box::new(command)), class.topic(), accepted_at);
     let accepted = Accepted {
         tenant: call.tenant().id(),
         account: account.owner.account,
         conversation,
-        topic,
+        class,
         fingerprint,
         accepted_at,
-        expected_by: not_before.plus(USUAL_WAIT + forecast(call, &account, class, conversation)),
+        expected_by: not_before.plus(USUAL_WAIT + wait),
     };
     (record, accepted)
 }
@@ -278,10 +279,6 @@ pub(super) fn record(
     let parts = &call.shared().parts;
     let record = Record::command(account.owner, account.channel, conversation, command, accepted_at);
     record.to_new(topic, parts.log.partitions(), parts.keyring.log())
-}
-
-fn class_of(draft: &Draft) -> Class {
-    if draft.is_bulk { Class::Bulk } else { Class::Interactive }
 }
 
 /// How long what stands before a message of this class will take at its account's rate. A process without a router knows the log only:
@@ -324,8 +321,7 @@ pub(super) fn count(call: &Call<'_>, accepted: &Accepted, is_durable: bool) {
     let directory = call.directory();
     let Some(account) = directory.account_of(call.tenant(), accepted.account) else { return };
     if is_durable {
-        let class = if accepted.topic == Topic::Bulk { Class::Bulk } else { Class::Interactive };
-        call.shared().parts.outlook.accepted(accepted.account, class);
+        call.shared().parts.outlook.accepted(accepted.account, accepted.class);
     }
     let outcome = if is_durable { IngressOutcome::Accepted } else { IngressOutcome::Refused };
     metrics::INGRESS_EVENTS.at([account.channel.index(), PieceKind::Send.index(), outcome.index()]).increment(1);
@@ -358,7 +354,7 @@ fn replayed(message: MessageId, accepted: &Accepted) -> Reply {
 /// All checks, nothing stored: the decision, and the request that would go out.
 async fn rehearse(call: &Call<'_>, map: &Map<String, Value>) -> Result<Reply, Problem> {
     let draft = compose::compose(call, map).await?;
-    let Addressed { draft, account, to, conversation, way } = address(call, draft).await?;
+    let Addressed { draft, account, to, conversation, way, .. } = address(call, draft).await?;
     let message = MessageId::draw(call.now, random10());
     let decision = match way {
         Way::AsIs => "send",
