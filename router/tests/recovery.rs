@@ -85,6 +85,24 @@ async fn three_hours() {
     after_an_outage_of(Duration::from_secs(3 * 3600)).await;
 }
 
+/// Deliveries that failed before the endpoint counted as failing stand in their own schedule, here for an hour. They go with the others
+/// when it is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_schedule_when_the_endpoint_is_well() {
+    let rig = Rig::start_scheduled(&[0, 3_600, 7_200].map(Duration::from_secs)).await;
+    rig.add_endpoint(EndpointId([9; 16]), "http://127.0.0.1:9/hook".to_owned(), EndpointState::Paused).await;
+    rig.inbox.refuse_all(503);
+    for person in 0..3 {
+        rig.customer_writes(&format!("1650{person:07}"), "hello", person).await;
+    }
+    rig.until(|rig| rig.inbox.calls() >= 3).await;
+    rig.inbox.refuse_none();
+    let took = pass(&rig, Duration::from_secs(120), |rig| rig.inbox.accepted_of("message.received") >= 3).await;
+    assert_eq!(rig.inbox.accepted_of("message.received"), 3, "all come, {took:?} after the endpoint was well");
+    assert!(took <= Duration::from_secs(45), "the last came {took:?} after the endpoint was well");
+    rig.stop().await;
+}
+
 /// What an endpoint was to get and did not costs its number, and the next delivery says so: the event that was answered 410, what came
 /// while the endpoint was disabled, what a restriction held.
 #[tokio::test(flavor = "multi_thread")]
