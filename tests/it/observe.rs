@@ -68,7 +68,7 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("trunkline_lost_records_total", "must stay 0: the end of every test asks for it"),
     ("trunkline_panics_total", "router/tests: planted panics"),
     ("trunkline_task_restarts_total", "router/tests/supervision.rs, and whatever else panics"),
-    ("trunkline_http_shed_total", "tests/it/bad_input.rs: bodies that come too slowly"),
+    ("trunkline_http_shed_total", "gateway/src/testing/server.rs: the slow are cut off"),
     ("trunkline_draining", "the process ends right after"),
     ("trunkline_log_spool_records", "tests/cluster: kafka_away"),
     ("trunkline_log_producer_queue_records", "a queue that is empty whenever it is looked at: bench"),
