@@ -25,6 +25,7 @@ use router::fleet::Fleet;
 use tokio::sync::{Notify, broadcast};
 
 use crate::backends::{self, Backends};
+use crate::descriptors::Room;
 use crate::media;
 
 /// Lines of the tail that a slow reader may lag behind.
@@ -85,7 +86,10 @@ impl Node {
         let shared: SharedClock = clock.clone();
         let backends = backends::open(&config, data_dir, &shared).await?;
         let keeper = first_directory(&config, data_dir, &backends, &keyring).await?;
-        let door = Arc::new(door(&config, shared.clone())?);
+        let descriptors = crate::descriptors::raise();
+        let room = Room::of(config.http.max_connections, config.http.max_connections_per_address, descriptors);
+        room.tell(config.http.max_connections, descriptors);
+        let door = Arc::new(door(&config, room, shared.clone())?);
         let tail = Arc::new(broadcast::channel(TAIL_LINES).0);
         let drain = Arc::new(Notify::new());
         let fleet = Arc::new(Fleet::default());
@@ -114,7 +118,7 @@ impl Node {
             },
             admin: admin_parts(&config, &clock, &exporter, &tail, &drain, &fleet),
         };
-        let gateway = gateway::Gateway::new(parts, gateway_options(&config, public_url));
+        let gateway = gateway::Gateway::new(parts, gateway_options(&config, room, public_url));
         Ok(Self { config, clock, backends, keeper, keyring, media, outlook, door, tail, exporter, drain, fleet, gateway, listeners })
     }
 
@@ -274,7 +278,10 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn door(config: &Config, clock: SharedClock) -> anyhow::Result<Door> {
+/// Most idle connections out.
+const IDLE_OUT_MAX: usize = 4_096;
+
+fn door(config: &Config, room: Room, clock: SharedClock) -> anyhow::Result<Door> {
     let webhooks = &config.webhooks;
     let allow = webhooks
         .allow_private
@@ -293,6 +300,9 @@ fn door(config: &Config, clock: SharedClock) -> anyhow::Result<Door> {
         policy: Policy { allow, allow_http: webhooks.allow_http, ..Policy::default() },
         connect_timeout: webhooks.connect_timeout,
         idle_per_client_max: webhooks.concurrency_per_endpoint.max(16),
+        // Half of the room for those that are idle: a request can always get in.
+        idle_total_max: IDLE_OUT_MAX.min(room.out / 2),
+        connections_max: room.out,
         user_agent: user_agent(config),
         ..router::egress::Settings::default()
     };
@@ -303,13 +313,13 @@ fn user_agent(config: &Config) -> http::HeaderValue {
     http::HeaderValue::try_from(config.webhooks.user_agent.as_str()).unwrap_or(http::HeaderValue::from_static("trunkline"))
 }
 
-fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
+fn gateway_options(config: &Config, room: Room, public_url: String) -> gateway::Options {
     let http = &config.http;
     gateway::Options {
         public_url,
         http: gateway::HttpLimits {
-            max_connections: crate::descriptors::connections(http.max_connections, crate::descriptors::raise()),
-            max_connections_per_address: http.max_connections_per_address,
+            max_connections: room.public,
+            max_connections_per_address: room.address,
             max_in_flight: http.max_in_flight,
             header_timeout: http.header_timeout,
             body_timeout: http.body_timeout,

@@ -13,6 +13,7 @@ mod media;
 mod meta;
 mod observe;
 mod storms;
+mod strangers;
 mod tiktok;
 mod woocommerce;
 mod woocommerce_pull;

@@ -143,6 +143,8 @@ pub struct Setup {
     pub split: Option<(usize, usize)>,
     /// What it works on; none: on what the run says, or on the run's servers when there are several processes.
     pub backend: Option<Backend>,
+    /// How many files and connections a process may have open; none: as many as we.
+    pub descriptors: Option<u32>,
     /// A network whose ways can be cut, in which each process has a namespace; none: loopback.
     pub net: Option<Arc<Net>>,
 }
@@ -158,6 +160,7 @@ impl Default for Setup {
             tls_ca_file: None,
             split: None,
             backend: None,
+            descriptors: None,
             net: None,
         }
     }
@@ -196,7 +199,7 @@ impl System {
                 more: &setup.config,
             };
             let config = write_config(dir.path(), name, roles, host, &common);
-            Launch { config, namespace: net.map(|net| net.namespace(name)), announced: announced.clone() }
+            Launch { config, namespace: net.map(|net| net.namespace(name)), descriptors: setup.descriptors, announced: announced.clone() }
         };
         let mut members = Vec::new();
         let first = match setup.split {

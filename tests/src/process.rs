@@ -34,6 +34,8 @@ pub struct Launch {
     pub config: PathBuf,
     /// The network namespace that it lives in; none: ours.
     pub namespace: Option<String>,
+    /// How many files and connections it may have open; none: as many as we.
+    pub descriptors: Option<u32>,
     /// The errors that the test announced.
     pub announced: Announced,
 }
@@ -41,12 +43,19 @@ pub struct Launch {
 impl Launch {
     /// In our own network, with nothing announced.
     pub fn here(config: &Path) -> Self {
-        Self { config: config.to_owned(), namespace: None, announced: Announced::default() }
+        Self { config: config.to_owned(), namespace: None, descriptors: None, announced: Announced::default() }
     }
 
     fn command(&self) -> Command {
         let mut command = match &self.namespace {
-            None => Command::new(binary()),
+            None => match self.descriptors {
+                None => Command::new(binary()),
+                Some(most) => {
+                    let mut command = Command::new("sh");
+                    command.args(["-c", &format!(r#"ulimit -n {most} && exec "$0" "$@""#)]).arg(binary());
+                    command
+                }
+            },
             // It becomes the program, so that the child's pid is the program's.
             Some(namespace) => {
                 let mut command = Command::new("ip");

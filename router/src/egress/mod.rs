@@ -15,6 +15,7 @@ use messaging::clock::SharedClock;
 use messaging::exchange::{ByteStream, HttpResponse};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::sync::Semaphore;
 
 mod connect;
 mod download;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub idle_per_client_max: usize,
     /// Most idle connections of all clients together.
     pub idle_total_max: usize,
+    /// Most connections of all clients together, idle ones included. A request that finds no room waits for it, within its deadline.
+    pub connections_max: usize,
     /// The `User-Agent` of requests that bring none.
     pub user_agent: HeaderValue,
     /// Certificate authorities to trust besides the public ones.
@@ -61,6 +64,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(30),
             idle_per_client_max: 16,
             idle_total_max: 4096,
+            connections_max: 65_536,
             user_agent: HeaderValue::from_static("trunkline/0.1"),
             extra_roots: Vec::new(),
         }
@@ -102,6 +106,8 @@ struct Shared {
     clock: SharedClock,
     /// Idle connections of all clients.
     idle: AtomicUsize,
+    /// Room for connections of all clients.
+    room: Arc<Semaphore>,
     /// Relays with their connections.
     relays: mail::Relays,
 }
@@ -121,7 +127,8 @@ impl Door {
     /// When an extra root is not a usable certificate.
     pub fn with_resolver(settings: Settings, clock: SharedClock, resolver: Arc<dyn Resolver>) -> Result<Self, BadRoot> {
         let dialer = Dialer::new(&settings, resolver)?;
-        Ok(Self(Arc::new(Shared { settings, dialer, clock, idle: AtomicUsize::new(0), relays: mail::Relays::default() })))
+        let room = Arc::new(Semaphore::new(settings.connections_max));
+        Ok(Self(Arc::new(Shared { settings, dialer, clock, idle: AtomicUsize::new(0), room, relays: mail::Relays::default() })))
     }
 
     /// What may be called.

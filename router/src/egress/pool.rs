@@ -24,6 +24,7 @@ use messaging::exchange::{HttpRequest, HttpResponse};
 use messaging::metrics::SupervisedTask;
 use messaging::supervise::spawn_again;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::Wire;
@@ -77,6 +78,8 @@ struct Live {
     sender: SendRequest<Full<Bytes>>,
     driver: Driver,
     reused: bool,
+    /// Its place among the connections of all clients.
+    _room: OwnedSemaphorePermit,
 }
 
 /// What reads and writes a connection; none once it has ended. Its error has gone to the request, when there was one.
@@ -319,9 +322,10 @@ impl Pool {
 
     /// A new connection.
     async fn open(&self) -> Result<Live, CallError> {
+        let room = self.door.room.clone().acquire_owned().await.expect("it is never closed");
         match self.door.dialer.connect(&self.target).await? {
-            Wire::Plain(tcp) => start(tcp).await,
-            Wire::Tls(tls) => start(tls).await,
+            Wire::Plain(tcp) => start(tcp, room).await,
+            Wire::Tls(tls) => start(tls, room).await,
         }
     }
 
@@ -396,10 +400,10 @@ async fn watch(pool: Weak<Pool>) {
     }
 }
 
-async fn start<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T) -> Result<Live, CallError> {
+async fn start<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T, room: OwnedSemaphorePermit) -> Result<Live, CallError> {
     let handshake = Builder::new().max_buf_size(CONNECTION_BUFFER_BYTES_MAX).handshake(TokioIo::new(io));
     let (sender, connection) = handshake.await.map_err(|error| CallError::before(ErrorKind::Connect, error))?;
-    Ok(Live { sender, driver: Driver(Some(Box::pin(connection))), reused: false })
+    Ok(Live { sender, driver: Driver(Some(Box::pin(connection))), reused: false, _room: room })
 }
 
 impl Drop for Pool {
