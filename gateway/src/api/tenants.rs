@@ -112,7 +112,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
     let id: TenantId = call.id()?;
     call.change(|directory| {
         directory.tenant(id).ok_or_else(Problem::not_found)?;
-        if directory.keys().any(|key| key.id == call.caller.key && key.tenant == id) {
+        if directory.keys_of(id).iter().any(|key| key.id == call.caller.key) {
             return Err(Problem::fault("", "this is the tenant of the key that asks: it would lock itself out"));
         }
         Ok(owned_rows(directory, id))
@@ -122,8 +122,8 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
 }
 
 fn owned_rows(directory: &Directory, id: TenantId) -> Vec<Change> {
-    let keys = directory.keys().filter(|row| row.tenant == id).map(|row| row.id.to_string());
-    let accounts = directory.accounts().filter(|account| account.row.tenant == id).map(|account| account.row.id.to_string());
+    let keys = directory.keys_of(id).iter().map(|row| row.id.to_string());
+    let accounts = directory.accounts_of(id).iter().map(|account| account.row.id.to_string());
     let endpoints = directory.endpoints().filter(|endpoint| endpoint.row.tenant == id).map(|endpoint| endpoint.row.id.to_string());
     keys.chain(accounts).chain(endpoints).chain([id.to_string()]).map(Change::Delete).collect()
 }
