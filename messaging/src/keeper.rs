@@ -9,16 +9,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::directory::{Directory, DirectoryRow, RowChange, Shards, SharedDirectory};
 use crate::seal::Keyring;
 use crate::store::{DirectoryRows, Store, StoreError};
 
 /// How often a change is tried again when another came first.
 const CHANGE_TRIES: usize = 8;
-/// How often the copy on disk is written at most: it is as long as the directory.
-const COPY_EVERY: Duration = Duration::from_secs(1);
 /// How long whoever changes the directory waits for those who do it at the same moment in this process.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
@@ -73,8 +69,8 @@ struct Known {
 
 struct CopyFile {
     path: PathBuf,
-    /// Which version is on disk, and when it was written. Whoever writes holds this.
-    written: tokio::sync::Mutex<Option<(u64, Instant)>>,
+    /// Which version is on disk, when this process wrote it. Whoever writes holds this.
+    written: tokio::sync::Mutex<Option<u64>>,
 }
 
 /// What the copy on disk holds.
@@ -120,7 +116,8 @@ impl DirectoryKeeper {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the copy, whole or not at all, when the snapshot is newer than it. Not more often than it is worth.
+    /// Writes the copy, whole or not at all, when the snapshot is newer than it. Of a look only, not of a change: it is as long as the
+    /// directory.
     async fn write_copy(&self) {
         let Some(copy) = &self.copy else { return };
         // Somebody is at it already.
@@ -129,8 +126,7 @@ impl DirectoryKeeper {
             let known = self.known();
             (self.shared.load().version, known.rows.clone(), known.is_stored)
         };
-        let is_due = written.is_none_or(|(last, at)| last != version && at.elapsed() >= COPY_EVERY);
-        if !is_due || !is_stored {
+        if !is_stored || *written == Some(version) {
             return;
         }
         let file = copy.path.clone();
@@ -143,7 +139,7 @@ impl DirectoryKeeper {
             std::fs::rename(&fresh, &file)
         });
         match done.await {
-            Ok(Ok(())) => *written = Some((version, Instant::now())),
+            Ok(Ok(())) => *written = Some(version),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the copy of the directory is not written: a start without the store shows an older one")
             }
