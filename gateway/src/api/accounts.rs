@@ -70,8 +70,7 @@ fn find(directory: &Directory, tenant: Tenant, id: AccountId) -> Result<&Arc<Acc
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let query = Query::parse(call.query, &["limit", "cursor"])?;
     let directory = call.directory();
-    let ours = directory.accounts().filter(|account| account.owner.tenant == call.tenant());
-    let all = ours.map(|account| (account.row.id.to_string(), account)).collect();
+    let all = directory.accounts_of(call.tenant().id()).iter().map(|account| (account.row.id.to_string(), account)).collect();
     cursor::page_of(call, all, query.limit()?, query.get("cursor"), |account| show(call, account))
 }
 

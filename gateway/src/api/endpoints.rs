@@ -302,7 +302,7 @@ pub(super) async fn test(call: &Call<'_>) -> Result<Reply, Problem> {
     let directory = call.directory();
     let endpoint = find(call, &directory, call.id()?)?;
     let account = endpoint.row.accounts.first().copied();
-    let any = || directory.accounts().find(|account| account.owner.tenant == call.tenant()).map(|account| account.owner.account);
+    let any = || directory.accounts_of(call.tenant().id()).first().map(|account| account.owner.account);
     let event = Event {
         id: EventId::draw(call.now, random10()),
         kind: EventType::Test,

@@ -6,7 +6,7 @@ use messaging::directory::{Directory, DirectoryRow, KeyRow, TenantRow, tenant_aa
 use messaging::ids::{KeyId, TenantId, random10};
 use messaging::keeper::Change;
 use messaging::seal::{DataKey, Keyring, Secret};
-use messaging::tenant::Scope;
+use messaging::tenant::{Scope, Tenant};
 use serde_json::{Value, json};
 
 use super::json::{Reader, parse_object};
@@ -111,19 +111,19 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
     Query::parse(call.query, &[])?;
     let id: TenantId = call.id()?;
     call.change(|directory| {
-        directory.tenant(id).ok_or_else(Problem::not_found)?;
-        if directory.keys().any(|key| key.id == call.caller.key && key.tenant == id) {
+        let tenant = directory.act_for(&call.caller, id).ok_or_else(Problem::not_found)?;
+        if directory.keys_of(id).iter().any(|key| key.id == call.caller.key) {
             return Err(Problem::fault("", "this is the tenant of the key that asks: it would lock itself out"));
         }
-        Ok(owned_rows(directory, id))
+        Ok(owned_rows(directory, tenant))
     })
     .await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-fn owned_rows(directory: &Directory, id: TenantId) -> Vec<Change> {
-    let keys = directory.keys().filter(|row| row.tenant == id).map(|row| row.id.to_string());
-    let accounts = directory.accounts().filter(|account| account.row.tenant == id).map(|account| account.row.id.to_string());
-    let endpoints = directory.endpoints().filter(|endpoint| endpoint.row.tenant == id).map(|endpoint| endpoint.row.id.to_string());
-    keys.chain(accounts).chain(endpoints).chain([id.to_string()]).map(Change::Delete).collect()
+fn owned_rows(directory: &Directory, tenant: Tenant) -> Vec<Change> {
+    let keys = directory.keys_of(tenant.id()).iter().map(|row| row.id.to_string());
+    let accounts = directory.accounts_of(tenant.id()).iter().map(|account| account.row.id.to_string());
+    let endpoints = directory.endpoints_of(tenant).iter().map(|endpoint| endpoint.row.id.to_string());
+    keys.chain(accounts).chain(endpoints).chain([tenant.id().to_string()]).map(Change::Delete).collect()
 }
