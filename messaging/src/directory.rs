@@ -10,6 +10,7 @@ use crate::channels::{self, ACCESS_TOKEN, ChannelKind, Verifier};
 use crate::clock::Timestamp;
 use crate::event::{EventFilter, EventType};
 use crate::ids::{AccountId, EndpointId, KeyHash, KeyId, TenantId};
+use crate::quota::OwnQuotas;
 use crate::seal::{DataKey, Sealed, Secret};
 use crate::tenant::{Owned, Tenant};
 
@@ -20,7 +21,7 @@ mod snapshot;
 pub use credential::{AccountChange, AccountNews, CredentialRow, StateReason};
 pub(crate) use shards::Shards;
 pub(crate) use snapshot::RowChange;
-pub use snapshot::{Directory, SharedDirectory};
+pub use snapshot::{Counts, Directory, SharedDirectory};
 
 /// A tenant's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +181,22 @@ pub struct KeyRow {
     pub created_at: Timestamp,
 }
 
+/// The row of the limits that one tenant has of its own: beside the tenant's, which holds its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRow {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The limits.
+    pub own: OwnQuotas,
+}
+
+impl QuotaRow {
+    /// The row's key in the store.
+    pub fn id_of(tenant: TenantId) -> String {
+        format!("quo_{tenant}")
+    }
+}
+
 /// A row of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryRow {
@@ -193,6 +210,8 @@ pub enum DirectoryRow {
     Key(KeyRow),
     /// What is known of an account's credential.
     Credential(CredentialRow),
+    /// Limits of a tenant's own.
+    Quotas(QuotaRow),
 }
 
 impl DirectoryRow {
@@ -204,6 +223,7 @@ impl DirectoryRow {
             Self::Endpoint(row) => row.id.to_string(),
             Self::Key(row) => row.id.to_string(),
             Self::Credential(row) => CredentialRow::id_of(row.account),
+            Self::Quotas(row) => QuotaRow::id_of(row.tenant),
         }
     }
 }

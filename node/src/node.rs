@@ -325,7 +325,7 @@ fn gateway_options(config: &Config, public_url: String) -> gateway::Options {
         threads: 0,
         api_per_key: config.limits.api_per_key,
         api_burst: config.limits.burst,
-        messages_per_tenant: config.limits.messages_per_tenant,
+        quotas: config.quotas.limits(),
         max_wait: config.limits.max_wait,
         idempotency_ttl: config.retention.idempotency,
         access_log_sample: config.telemetry.access_log_sample,

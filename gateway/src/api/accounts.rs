@@ -13,6 +13,7 @@ use messaging::directory::{
 use messaging::exchange::HttpResponse;
 use messaging::ids::{AccountId, random10};
 use messaging::keeper::Change;
+use messaging::quota::Quota;
 use messaging::seal::Secret;
 use messaging::tenant::Tenant;
 use serde_json::{Map, Value, json};
@@ -153,7 +154,12 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         created_at: call.now,
         revision: 1,
     };
-    let directory = call.change(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await?;
+    let directory = call
+        .change(|directory| {
+            call.one_more(directory, tenant, Quota::Accounts)?;
+            Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])
+        })
+        .await?;
     shown(call, &directory, id, StatusCode::CREATED)
 }
 

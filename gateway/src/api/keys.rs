@@ -4,6 +4,7 @@ use http::StatusCode;
 use messaging::directory::{DirectoryRow, KeyRow};
 use messaging::ids::{KeyId, TenantId, random10};
 use messaging::keeper::Change;
+use messaging::quota::Quota;
 use messaging::tenant::Scope;
 use serde_json::{Value, json};
 
@@ -69,7 +70,11 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         expires_at,
         created_at: call.now,
     };
-    call.change(|_| Ok(vec![Change::put(DirectoryRow::Key(row.clone()))])).await?;
+    call.change(|directory| {
+        call.one_more(directory, tenant, Quota::Keys)?;
+        Ok(vec![Change::put(DirectoryRow::Key(row.clone()))])
+    })
+    .await?;
     let mut body = show(&row);
     body["key"] = secret.expose().into();
     Ok(reply::json(StatusCode::CREATED, &body))

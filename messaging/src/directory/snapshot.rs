@@ -7,12 +7,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::{
-    Account, CredentialRow, DirectoryRow, Endpoint, KeyRow, SecretPair, Shards, TenantEntry, TenantRow, account_aad, endpoint_aad,
-    tenant_aad,
+    Account, CredentialRow, DirectoryRow, Endpoint, KeyRow, QuotaRow, SecretPair, Shards, TenantEntry, TenantRow, account_aad,
+    endpoint_aad, tenant_aad,
 };
 use crate::channels::{self, ChannelKind};
 use crate::clock::Timestamp;
 use crate::ids::{AccountId, EndpointId, IdHasher, KeyHash, TenantId};
+use crate::quota::OwnQuotas;
 use crate::seal::{DataKey, Keyring, OpenError};
 use crate::tenant::{Caller, Owned, Scope, Scopes, Tenant};
 
@@ -32,6 +33,17 @@ struct Belongings {
     keys: Vec<Arc<KeyRow>>,
 }
 
+/// How much a tenant has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Accounts.
+    pub accounts: usize,
+    /// Endpoints.
+    pub endpoints: usize,
+    /// Keys, those that have ended included.
+    pub keys: usize,
+}
+
 /// One snapshot of the directory.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
@@ -44,6 +56,7 @@ pub struct Directory {
     endpoints: Shards<EndpointId, Arc<Endpoint>>,
     by_tenant: Shards<TenantId, Arc<Belongings>>,
     keys: Shards<KeyHash, Arc<KeyRow>>,
+    quotas: Shards<TenantId, Arc<QuotaRow>>,
     /// Rows that do not open, by id.
     broken: BTreeSet<String>,
 }
@@ -59,7 +72,14 @@ impl Directory {
     pub(crate) fn needs_building(&self, changes: &[RowChange]) -> bool {
         let tenant = |row: &Option<DirectoryRow>| match row {
             Some(DirectoryRow::Tenant(row)) => Some(row.key.clone()),
-            Some(DirectoryRow::Account(_) | DirectoryRow::Endpoint(_) | DirectoryRow::Key(_) | DirectoryRow::Credential(_)) | None => None,
+            Some(
+                DirectoryRow::Account(_)
+                | DirectoryRow::Endpoint(_)
+                | DirectoryRow::Key(_)
+                | DirectoryRow::Credential(_)
+                | DirectoryRow::Quotas(_),
+            )
+            | None => None,
         };
         changes.iter().any(|change| match (tenant(&change.old), tenant(&change.new)) {
             // What it owns opens as before.
@@ -79,7 +99,7 @@ impl Directory {
         changes.sort_by_key(|change| match change.new.as_ref().or(change.old.as_ref()) {
             Some(DirectoryRow::Tenant(_)) => 0,
             Some(DirectoryRow::Credential(_)) => 1,
-            Some(DirectoryRow::Account(_) | DirectoryRow::Endpoint(_) | DirectoryRow::Key(_)) | None => 2,
+            Some(DirectoryRow::Account(_) | DirectoryRow::Endpoint(_) | DirectoryRow::Key(_) | DirectoryRow::Quotas(_)) | None => 2,
         });
         let mut told = BTreeSet::new();
         for RowChange { old, new } in changes {
@@ -126,6 +146,7 @@ impl Directory {
                 self.keys.remove(&row.hash);
                 take(&mut self.belongings(row.tenant).keys, |key| key.id == row.id);
             }
+            DirectoryRow::Quotas(row) => drop(self.quotas.remove(&row.tenant)),
         }
     }
 
@@ -163,6 +184,7 @@ impl Directory {
                 put(&mut self.belongings(row.tenant).keys, &row, |key| key.id);
                 self.keys.insert(row.hash, row);
             }
+            DirectoryRow::Quotas(row) => drop(self.quotas.insert(row.tenant, Arc::new(row))),
         }
         Ok(())
     }
@@ -242,6 +264,18 @@ impl Directory {
     /// The tenant's API keys, in a fixed order.
     pub fn keys_of(&self, tenant: TenantId) -> &[Arc<KeyRow>] {
         self.by_tenant.get(&tenant).map_or(&[], |has| has.keys.as_slice())
+    }
+
+    /// How much a tenant has, without a look at any of it.
+    pub fn counts_of(&self, tenant: TenantId) -> Counts {
+        let has = self.by_tenant.get(&tenant);
+        let count = |of: fn(&Belongings) -> usize| has.map_or(0, |has| of(has));
+        Counts { accounts: count(|has| has.accounts.len()), endpoints: count(|has| has.endpoints.len()), keys: count(|has| has.keys.len()) }
+    }
+
+    /// The limits that a tenant has of its own.
+    pub fn quotas_of(&self, tenant: TenantId) -> Option<&OwnQuotas> {
+        self.quotas.get(&tenant).map(|row| &row.own)
     }
 
     /// The tenant's key.

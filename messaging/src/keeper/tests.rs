@@ -5,8 +5,9 @@ use tokio::sync::Notify;
 use super::*;
 use crate::BoxFuture;
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::directory::{EndpointRow, EndpointState, KeyRow, SecretPair, TenantRow, endpoint_aad, tenant_aad};
+use crate::directory::{EndpointRow, EndpointState, KeyRow, QuotaRow, SecretPair, TenantRow, endpoint_aad, tenant_aad};
 use crate::ids::{EndpointId, KeyId, TenantId};
+use crate::quota::{OwnQuotas, Quota};
 use crate::seal::{DataKey, Secret};
 use crate::store::{self, Durability, Found, Key, Lease, LeaseAnswer, LeaseOn, Scan, Write};
 
@@ -154,15 +155,24 @@ async fn delete(keeper: &DirectoryKeeper, ids: &[String]) -> Arc<Directory> {
     keeper.change(|_| Ok::<_, ()>(changes.clone())).await.unwrap()
 }
 
+fn quotas(endpoints: u32) -> DirectoryRow {
+    DirectoryRow::Quotas(QuotaRow { tenant: TENANT, own: [(Quota::Endpoints, endpoints)].into() })
+}
+
 /// What a snapshot shows of the test's rows.
-fn shown(directory: &Directory) -> (u64, Vec<(EndpointId, u64)>, usize) {
+fn shown(directory: &Directory) -> Shown {
     let mut endpoints: Vec<_> = directory.endpoints().map(|endpoint| (endpoint.row.id, endpoint.row.revision)).collect();
     endpoints.sort();
     let of_tenant = directory.tenant_of_row(TENANT).map_or(&[][..], |tenant| directory.endpoints_of(tenant));
     assert_eq!(endpoints, of_tenant.iter().map(|endpoint| (endpoint.row.id, endpoint.row.revision)).collect::<Vec<_>>());
     assert_eq!(directory.keys().count(), directory.keys_of(TENANT).len());
-    (directory.version, endpoints, directory.keys().count())
+    let counts = directory.counts_of(TENANT);
+    assert_eq!((counts.accounts, counts.endpoints, counts.keys), (0, endpoints.len(), directory.keys().count()));
+    (directory.version, endpoints, directory.keys().count(), directory.quotas_of(TENANT).cloned())
 }
+
+/// The version, endpoints with their revisions, how many keys, and the tenant's own limits.
+type Shown = (u64, Vec<(EndpointId, u64)>, usize, Option<OwnQuotas>);
 
 /// One reading of the whole directory begins, a change comes, and the reading ends after it.
 async fn overtaken(make: impl AsyncFnOnce(&DirectoryKeeper, &World)) -> (World, DirectoryKeeper, u64) {
@@ -191,7 +201,7 @@ async fn what_was_read_before_a_change_does_not_undo_it() {
     })
     .await;
     let seen = keeper.shared().load_full();
-    assert_eq!(shown(&seen), (version, vec![(endpoint_id(1), 1), (endpoint_id(2), 1), (endpoint_id(3), 1)], 1));
+    assert_eq!(shown(&seen), (version, vec![(endpoint_id(1), 1), (endpoint_id(2), 1), (endpoint_id(3), 1)], 1, None));
 
     let (world, keeper, version) = overtaken(async |keeper, world| {
         delete(keeper, &[world.key("good").id.to_string()]).await;
@@ -261,6 +271,10 @@ async fn a_change_by_steps_shows_what_a_build_from_all_rows_shows() {
         vec![Change::put(world.endpoint(3, 1)), Change::Delete(endpoint_id(1).to_string())],
         vec![Change::put(DirectoryRow::Key(world.key("b")))],
         vec![Change::Delete(world.key("b").id.to_string())],
+        vec![Change::put(quotas(7))],
+        vec![Change::put(quotas(8)), Change::put(world.endpoint(4, 1))],
+        vec![Change::Delete(QuotaRow::id_of(TENANT))],
+        vec![Change::put(quotas(9))],
         // Sealed anew under another nonce: everything of the tenant is opened again.
         vec![Change::put(DirectoryRow::Tenant(renamed))],
         vec![Change::Delete(endpoint_id(77).to_string())],
