@@ -20,7 +20,8 @@ use crate::callbacks;
 use crate::hooks;
 use crate::media;
 use crate::options::{HEADER_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX};
-use crate::problem::{self, Code, Problem};
+use crate::overload::Sharer;
+use crate::problem::{self, Code, Problem, jittered_wait};
 use crate::reply::Reply;
 use crate::routes::{self, Access, BodyLimit, Found, Handler, Route, Verb};
 use crate::server::worker::Worker;
@@ -151,6 +152,9 @@ async fn public(
             call.route = route.template;
             call.params = params;
             call.query = head.uri.query().unwrap_or("");
+            let Some(_taken) = worker.take_in(Sharer::of(Some(call.tenant())), false) else {
+                return Err(Problem::new(Code::Overloaded, "requests wait too long for their turn").retry_after(jittered_wait()));
+            };
             if handler == Handler::UploadMedia {
                 return Box::pin(media::upload(&call, incoming)).await;
             }

@@ -23,6 +23,7 @@ use messaging::record::Record;
 use crate::body::{self, BodyError};
 use crate::edge::{bare, is_encoded};
 use crate::options::Parts;
+use crate::overload::Sharer;
 use crate::problem::{jittered_wait, whole_seconds};
 use crate::reply::{self, Reply};
 use crate::routes::PARAMS_MAX;
@@ -37,6 +38,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 const OTHERS_MAX: usize = 16;
 /// Accounts of one identity that are tried.
 const VERIFIED_MAX: usize = 4;
+/// Webhooks of a platform that brings refused ones again for at least so long may be refused when the gateway is overrun.
+const SHED_REDELIVERED_FOR: Duration = Duration::from_hours(1);
 
 /// Answers a webhook request.
 pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARAMS_MAX], incoming: Incoming, started: Instant) -> Reply {
@@ -55,15 +58,23 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
         Err(BodyError::Broken) => return refuse(kind, IngressRejection::Malformed, closing(400)),
         Err(BodyError::Busy) => {
             metrics::HTTP_SHED.at([worker.listener.index(), ShedReason::InFlight.index()]).increment(1);
-            let mut reply = closing(kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status));
-            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(jittered_wait())));
-            return refuse(kind, IngressRejection::LogUnavailable, reply);
+            let reply = later(closing(kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status)));
+            return refuse(kind, IngressRejection::Overloaded, reply);
         }
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
     // Of the path; the directory may change while the request waits, which changes nothing for it.
     let account = account_of_path(&worker.shared, kind, params[1]);
     let account = account.as_ref();
+    // What a platform does not bring again for long is taken in all the same.
+    let must = kind.is_some_and(|kind| channels::channel(kind).refusal_cost().redelivered_for < SHED_REDELIVERED_FOR);
+    let Some(_taken) = worker.take_in(Sharer::of(account.map(|account| account.owner.tenant)), must) else {
+        return refuse(
+            kind,
+            IngressRejection::Overloaded,
+            later(bare(kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status))),
+        );
+    };
     let mut now = worker.shared.now();
     let needs = look(&request_of(head, &body, now, None), kind, account, &worker.shared);
     // What only some channels need is boxed: this future is moved with every request.
@@ -331,9 +342,7 @@ async fn append(worker: &Worker, batch: Batch, started: Instant) -> Reply {
             if cost.punished_at.is_some() && cost.redelivered_for.is_zero() {
                 worker.shared.refused.note(batch.account);
             }
-            let mut reply = bare(cost.status);
-            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(jittered_wait())));
-            refuse(Some(kind), IngressRejection::LogUnavailable, reply)
+            refuse(Some(kind), IngressRejection::LogUnavailable, later(bare(cost.status)))
         }
     }
 }
@@ -342,6 +351,12 @@ fn refuse(kind: Option<ChannelKind>, reason: IngressRejection, reply: Reply) -> 
     if let Some(kind) = kind {
         metrics::INGRESS_REJECTIONS.at([kind.index(), reason.index()]).increment(1);
     }
+    reply
+}
+
+/// With a wait by chance, so that those who were refused together do not come back together.
+fn later(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(jittered_wait())));
     reply
 }
 

@@ -22,6 +22,7 @@ mod fetched;
 mod hooks;
 mod media;
 mod options;
+mod overload;
 mod problem;
 mod reply;
 pub mod routes;

@@ -33,6 +33,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("gateway/src/server/", "idle and slow connections are a matter of the machine, not of test time"),
     ("gateway/src/edge.rs", "how long a request took"),
     ("gateway/src/testing/", "how long a test waits for a server"),
+    ("gateway/src/overload.rs", "how late a thread runs is a matter of the machine"),
     ("gateway/src/hooks.rs", "how long an acknowledgement took"),
     ("gateway/src/api/send.rs", "how long the log took, for server-timing"),
     ("gateway/src/api/feed.rs", "how long a reader is kept waiting"),

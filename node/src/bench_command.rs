@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bench::load::{self, CpuUse, Environment, IngressLoad, OpenPlan, Prepared, Report, SaturatePlan, SendLoad, Sink};
+use bench::load::{self, CpuUse, Environment, Flow, IngressLoad, OpenPlan, Prepared, Report, SaturatePlan, SendLoad, Sink};
 use bench::platform::whatsapp::WhatsappSim;
 use bench::platform::{SimOptions, StatusDelays, WindowRule};
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ const SATURATED_PER_S: f64 = 120_000.0;
 /// How long the node may take to listen.
 const START_MAX: Duration = Duration::from_secs(20);
 
+/// When nothing was delivered for so long, nothing more comes.
+const QUIET: Duration = Duration::from_secs(10);
 /// Within this time a change of the directory has reached every process.
 const DIRECTORY_REACHES_ALL: Duration = Duration::from_secs(2);
 
@@ -221,16 +223,19 @@ async fn ingress(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
     let run = load::open_loop(&load, OpenPlan { connections: args.connections, ..OpenPlan::at(rate) }).await?;
     let mut truth = None;
     let mut onward = None;
+    let mut flow = None;
     if let Some(sink) = &sink {
-        sink.wait_count(requests as u64, Duration::from_secs(60)).await;
+        wait_delivered(sink, run.count(bench::checker::Answer::Accepted)).await;
         let deliveries = sink.deliveries();
+        flow = Some(Flow::of(&run, &deliveries));
         truth = Some(load::check(&run.operations, &deliveries));
         onward = Some(load::accept_to_subscriber(&run.operations, &deliveries));
     } else {
         settle(&node).await;
     }
     let cpu = CpuUse::of(node.child.id())?.since(&before);
-    finish("ingress", rate, &run, truth, onward, &cpu, json)
+    let report = Report::new("ingress", rate, &run, truth, onward.as_ref(), Environment::look(None)).with_flow(flow);
+    finish(&report, &cpu, json)
 }
 
 /// A fixed schedule of sends.
@@ -271,7 +276,8 @@ async fn send(args: &BenchArgs, json: bool) -> anyhow::Result<ExitCode> {
     let calls = platform.calls();
     let truth = load::check_sends(&run.operations, &calls);
     let onward = load::accept_to_platform(&run.operations, &calls);
-    finish("send", rate, &run, Some(truth), Some(onward), &cpu, json)
+    let report = Report::new("send", rate, &run, Some(truth), Some(&onward), Environment::look(None));
+    finish(&report, &cpu, json)
 }
 
 /// Until the node has been idle for a moment.
@@ -287,16 +293,19 @@ async fn settle(node: &NodeUnderTest) {
     }
 }
 
-fn finish(
-    scenario: &str,
-    rate: f64,
-    run: &load::LoadRun,
-    truth: Option<bench::checker::Verdict>,
-    onward: Option<hdrhistogram::Histogram<u64>>,
-    cpu: &CpuUse,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let report = Report::new(scenario, rate, run, truth, onward.as_ref(), Environment::look(None));
+/// Until as much was delivered as was accepted, or nothing more comes.
+async fn wait_delivered(sink: &Sink, accepted: u64) {
+    let mut before = 0;
+    while !sink.wait_count(accepted, QUIET).await {
+        let now = sink.inbox().count();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+fn finish(report: &Report, cpu: &CpuUse, json: bool) -> anyhow::Result<ExitCode> {
     let messages = report.accepted.max(1) as f64;
     if json {
         println!("{}", report.to_json());

@@ -125,6 +125,12 @@ impl Flows {
         self.flows.get(&key).into_iter().flatten().map(|pending| &pending.task)
     }
 
+    /// The flows to endpoints whose head is of a kind.
+    pub fn at_endpoints(&self, is_meant: impl Fn(&Pending) -> bool) -> Vec<FlowKey> {
+        let endpoints = self.flows.iter().filter(|((destination, _), _)| matches!(destination, Destination::Endpoint(_)));
+        endpoints.filter(|(_, flow)| flow.front().is_some_and(&is_meant)).map(|(key, _)| *key).collect()
+    }
+
     /// Every task in memory, and whether it is the head of its flow.
     pub fn all(&self) -> impl Iterator<Item = (&Task, bool)> {
         self.flows.values().flat_map(|flow| flow.iter().enumerate().map(|(at, pending)| (&pending.task, at == 0)))

@@ -360,6 +360,8 @@ impl Lane {
             Destination::Account(..) => Box::pin(send::attempt(self, &task, ticket, &owner, &lease)),
         };
         let end = caught(attempt).await.unwrap_or(TaskEnd::Panicked);
+        // A probe that was made has told how it ended.
+        lock(&self.health).recovery.not_made();
         let _ = owner.send(FromLane::End { ticket, end }).await;
         home.reached();
     }
@@ -384,17 +386,19 @@ impl Lane {
 
     /// What the destination's health says.
     fn gate(&self, now: Timestamp, most: Duration) -> Admitted {
+        let directory = self.parts.directory.load();
+        let revision = match self.destination {
+            Destination::Endpoint(id) => directory.endpoint(id).map_or(0, |endpoint| endpoint.row.revision),
+            Destination::Account(id, _) => directory.account(id).map_or(0, |account| account.row.revision),
+        };
         let mut health = lock(&self.health);
-        if let Destination::Endpoint(id) = self.destination {
-            let revision = self.parts.directory.load().endpoint(id).map_or(0, |endpoint| endpoint.row.revision);
-            match health.recovery.leave(now, revision) {
-                // A failing one has its own probes.
-                Leave::Go if health.recovery.next_probe().is_some() => return Admitted::Go,
-                Leave::Go => {}
-                Leave::Wait(wait) if wait <= most => return Admitted::Wait(wait),
-                Leave::Wait(wait) => return Admitted::Not(TaskEnd::Deferred { until: now.plus(wait), whole: true }),
-                Leave::NotBefore(until) => return Admitted::Not(TaskEnd::Deferred { until, whole: true }),
-            }
+        match health.recovery.leave(now, revision) {
+            // A failing one has its own probes.
+            Leave::Go if health.recovery.next_probe().is_some() => return Admitted::Go,
+            Leave::Go => {}
+            Leave::Wait(wait) if wait <= most => return Admitted::Wait(wait),
+            Leave::Wait(wait) => return Admitted::Not(TaskEnd::Deferred { until: now.plus(wait), whole: true }),
+            Leave::NotBefore(until) => return Admitted::Not(TaskEnd::Deferred { until, whole: true }),
         }
         match health.breaker.gate(now) {
             Gate::Open => Admitted::Go,

@@ -14,6 +14,7 @@ use crate::decide::outbound::outgoing;
 use crate::egress::{CallError, ErrorKind, Stage};
 use crate::lane::{FromLane, Lane, LeaseClock};
 use crate::plan::{Sending, TailLine, Task, TaskEnd, Work};
+use crate::recovery::Recovery;
 
 /// Most of a platform's answer that is read.
 const ANSWER_MAX: usize = 256 * 1024;
@@ -158,9 +159,24 @@ fn verdict_of(error: CallError) -> Verdict {
     }
 }
 
+/// Where the platform called for a pause, one send is tried first when it is over, and what waits follows ramped: all of it at once
+/// would call for the next pause.
+fn note_pause(recovery: &mut Recovery, verdict: &Verdict, now: Timestamp) {
+    match verdict {
+        Verdict::RetryLater { reason: Reason::RateLimited, hold: Throttled::Account | Throttled::App, after, .. } => {
+            recovery.bad(now, now, *after, true);
+        }
+        Verdict::RetryLater { .. } | Verdict::Unknown { .. } => {}
+        Verdict::Sent { .. } | Verdict::Moved { .. } | Verdict::Refused { .. } => {
+            recovery.good(now);
+        }
+    }
+}
+
 /// The platform's word about rates goes into the budgets, and its failures into the breaker.
 fn feed_back(lane: &Lane, task: &Task, sending: &Sending, account: &Account, verdict: &Verdict) {
     let now = lane.parts.clock.now();
+    note_pause(&mut messaging::supervise::lock(&lane.health).recovery, verdict, now);
     let good = match verdict {
         Verdict::Sent { .. } | Verdict::Moved { .. } | Verdict::Refused { .. } => Some(true),
         Verdict::Unknown { .. } => Some(false),

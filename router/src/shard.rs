@@ -50,6 +50,7 @@ mod lease;
 mod load;
 mod records;
 mod recover;
+mod slow;
 mod suspects;
 mod tasks;
 
@@ -190,6 +191,8 @@ pub struct Shard<'a> {
     /// The number of the last recovery of an endpoint that was looked at, and the version of the directory.
     recoveries_seen: u64,
     directory_seen: u64,
+    /// When it is looked again for deliveries that are under way for long.
+    slow_look_at: Duration,
     /// Time that went into steps since the last report to the census, and when that was.
     busy: Duration,
     reported_at: Duration,
@@ -274,6 +277,7 @@ impl<'a> Shard<'a> {
             self.release_recovered();
             let entries = if takes { self.take_records(intake).await } else { Vec::new() };
             self.step(entries, messages, false).await?;
+            self.write_down_slow().await?;
             self.report();
         }
     }
@@ -291,6 +295,7 @@ impl<'a> Shard<'a> {
             self.renew().await?;
             self.step(Vec::new(), messages, true).await?;
         }
+        self.write_down_all().await?;
         crate::commit(&self.parts.store, &self.parts.log, &self.parts.commits, &self.parts.clock).await;
         Ok(())
     }

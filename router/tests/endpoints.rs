@@ -2,6 +2,9 @@
 
 mod rig;
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use messaging::directory::EndpointState;
 use messaging::ids::EndpointId;
 use rig::{Rig, Server};
@@ -29,9 +32,43 @@ async fn endpoints_in_trouble_stop_nobody() {
         }
         let rig = rig.die_and_restart().await;
         rig.customer_writes("16505551234", "after a restart", 6).await;
-        let sequences: std::collections::BTreeSet<_> =
+        let sequences: BTreeSet<_> =
             rig.inbox.wait_for_body("after a restart").await.into_iter().map(|delivery| delivery.sequence).collect();
         assert_eq!(sequences, (1..=8).collect(), "{trouble}: all of the healthy endpoint's, without a gap");
+        rig.stop().await;
+    }
+}
+
+/// D64: what a healthy endpoint got is not repeated because another is slow: not when the router is told to stop, and not after a crash, for what
+/// was under way for long by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_endpoint_makes_nothing_repeat_at_a_healthy_one() {
+    const EVENTS: usize = 600;
+    for crashes in [false, true] {
+        let hangs = Server::start(|_| String::new()).await;
+        hangs.hold(0);
+        let rig = Rig::start().await;
+        rig.add_endpoint(EndpointId([1; 16]), format!("{}/hook", hangs.url), EndpointState::Active).await;
+        for n in 0..EVENTS {
+            rig.customer_writes(&format!("1650555{:04}", n % 20), "to both", n as u64).await;
+        }
+        rig.inbox.wait_for_kind("message.received", EVENTS).await;
+        if crashes {
+            rig.clock.advance(Duration::from_secs(6));
+            rig.customer_writes("16505550000", "the shard looks", EVENTS as u64).await;
+            rig.inbox.wait_for_body("the shard looks").await;
+            rig.quiet().await;
+        }
+        let rig = if crashes { rig.die_and_restart().await } else { rig.stop_and_restart().await };
+        rig.customer_writes("16505550000", "after it", EVENTS as u64 + 1).await;
+        let all = rig.inbox.wait_for_body("after it").await;
+        let repeated = all.iter().filter(|delivery| delivery.attempt > 1).count();
+        assert_eq!(repeated, 0, "crashes: {crashes}, of {}", all.len());
+        // Nothing of the slow one's is lost.
+        hangs.open();
+        let wanted = EVENTS + 1 + usize::from(crashes);
+        rig.until(|_| hangs.of_kind("message.received").into_iter().map(|delivery| delivery.id).collect::<BTreeSet<_>>().len() == wanted)
+            .await;
         rig.stop().await;
     }
 }

@@ -5,6 +5,7 @@ mod rig;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use messaging::content::{Content, Text};
 use messaging::directory::EndpointState;
 use messaging::ids::EndpointId;
 use rig::{Answer, Rig, Server};
@@ -121,5 +122,37 @@ async fn what_is_not_delivered_is_a_gap() {
     let back = rig.inbox.wait_for_body("back").await.into_iter().find(|delivery| delivery.raw.contains("back")).unwrap();
     assert_eq!(back.headers.get("trunkline-gap").map(String::as_str), Some("2"), "two are missing");
     assert_eq!(back.sequence, first.sequence + 3, "and cost their numbers");
+    rig.stop().await;
+}
+
+/// D67: after a pause that the platform called for, one send is tried; when it is taken the others follow, ramped.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accounts_pause_ends_with_one_probe_and_a_ramp() {
+    const PEOPLE: u64 = 200;
+    let rig = Rig::start().await;
+    for person in 0..PEOPLE {
+        rig.customer_writes(&format!("1650{person:07}"), "hello", person).await;
+    }
+    rig.inbox.wait_for_kind("message.received", PEOPLE as usize).await;
+    rig.platform.refuse_all(429);
+    for person in 0..PEOPLE {
+        rig.send(&format!("1650{person:07}"), Content::Text(Text { body: "an answer".into(), preview_url: None })).await;
+    }
+    rig.until(|rig| rig.platform.calls() > 0).await;
+    rig.quiet().await;
+    let at_once = rig.platform.calls();
+    pass(&rig, Duration::from_secs(60), |_| false).await;
+    let probes = rig.platform.calls() - at_once;
+    assert!((2..=20).contains(&probes), "{probes} calls in a minute of refusals, {at_once} before the first was answered");
+    rig.platform.refuse_none();
+    let (mut before, mut most) = (rig.platform.calls(), 0);
+    for _ in 0..60 {
+        pass(&rig, Duration::from_secs(1), |_| false).await;
+        let now = rig.platform.calls();
+        most = most.max(now - before);
+        before = now;
+    }
+    assert_eq!(rig.platform.accepted_calls(), PEOPLE as usize, "all are taken");
+    assert!(most < PEOPLE as usize / 2, "{most} within a second");
     rig.stop().await;
 }

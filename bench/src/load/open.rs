@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 use super::cpu::this_thread_seconds;
 use super::prepared::Prepared;
 use super::record::{LoadRun, Progress, Recorder, Times};
-use super::wire::Wire;
+use super::wire::{Exchanged, Wire};
 use crate::monotonic_us;
 
 /// How often due requests are looked for: the finest step of the schedule that is paid for with a wake-up.
@@ -84,6 +84,8 @@ struct Shared {
     start_us: u64,
     due: Cell<usize>,
     recorder: RefCell<Recorder>,
+    /// What each connection has written and not seen answered: the request and when it was written.
+    open: RefCell<Vec<Option<(usize, u64)>>>,
 }
 
 impl Shared {
@@ -100,20 +102,33 @@ fn generate(load: &Prepared, plan: &OpenPlan) -> io::Result<LoadRun> {
     let mut recorder = Recorder::new(load.requests(), plan.progress.clone());
     recorder.start_at(start_us);
     let (load, plan) = (load.clone(), plan.clone());
-    let shared = Rc::new(Shared { load, plan, start_us, due: Cell::new(0), recorder: RefCell::new(recorder) });
+    let shared = Rc::new(Shared { load, plan, start_us, due: Cell::new(0), recorder: RefCell::new(recorder), open: RefCell::default() });
     LocalSet::new().block_on(&runtime, drive(&shared, start))?;
     drop(runtime);
     let duration_s = monotonic_us().saturating_sub(start_us) as f64 / 1e6;
     let cpu = this_thread_seconds()? - cpu_before;
     let requests = shared.load.requests();
+    note_unanswered(&shared);
     let recorder = shared.recorder.replace(Recorder::new(0, Arc::default()));
     let mut run = recorder.finish(duration_s, cpu);
     run.unsent = (requests - run.operations.len()) as u64;
+    run.schedule_us = (start_us, shared.scheduled_us(requests));
     Ok(run)
+}
+
+/// What was written and not answered when waiting ended may have been taken all the same.
+fn note_unanswered(shared: &Shared) {
+    let now = monotonic_us();
+    for (index, begun) in shared.open.take().into_iter().flatten() {
+        let scheduled = shared.scheduled_us(index);
+        let times = Times { scheduled, free: scheduled, begun, answered: now };
+        shared.recorder.borrow_mut().note(&shared.load, index, times, Exchanged::Unanswered, &[], false);
+    }
 }
 
 async fn drive(shared: &Rc<Shared>, start: Instant) -> io::Result<()> {
     let connections = shared.plan.connections.min(shared.load.conversations());
+    shared.open.borrow_mut().resize(connections, None);
     let mut wakers = Vec::with_capacity(connections);
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..connections {
@@ -134,7 +149,7 @@ async fn drive(shared: &Rc<Shared>, start: Instant) -> io::Result<()> {
         told = now_due;
     }
     let all_answered = async { while tasks.join_next().await.is_some() {} };
-    // What is not answered by then stays out of the ledger and is counted as unsent.
+    // What is not written by then is counted as unsent, what is not answered as unknown.
     let _ = tokio::time::timeout(DRAIN, all_answered).await;
     Ok(())
 }
@@ -173,7 +188,9 @@ async fn connection(shared: Rc<Shared>, mut wire: Wire, number: usize, connectio
         let scheduled = shared.scheduled_us(index);
         load.fill(index, &mut buffer);
         let begun = monotonic_us();
+        shared.open.borrow_mut()[number] = Some((index, begun));
         let exchanged = wire.exchange(&buffer).await;
+        shared.open.borrow_mut()[number] = None;
         let times = Times { scheduled, free, begun, answered: monotonic_us() };
         free = times.answered;
         shared.recorder.borrow_mut().note(load, index, times, exchanged, wire.body(), scheduled >= warm_us);

@@ -51,8 +51,14 @@ pub struct LoadRun {
     pub send_delay: Histogram<u64>,
     /// The part of the send delay that is the generator's own: without waiting for the connection's answer before.
     pub generator_delay: Histogram<u64>,
+    /// From the write to an answer of 2xx, in microseconds.
+    pub accepted: Histogram<u64>,
+    /// From the write to any other answer, in microseconds.
+    pub refused: Histogram<u64>,
     /// Second by second, from the start.
     pub seconds: Vec<Second>,
+    /// When the schedule began and when its last request was due, in microseconds of `bench::monotonic_us`.
+    pub schedule_us: (u64, u64),
     /// How long the run took, in seconds.
     pub duration_s: f64,
     /// CPU seconds of the generator's threads.
@@ -76,6 +82,8 @@ impl LoadRun {
             let _ = all.latency.add(&run.latency);
             let _ = all.send_delay.add(&run.send_delay);
             let _ = all.generator_delay.add(&run.generator_delay);
+            let _ = all.accepted.add(&run.accepted);
+            let _ = all.refused.add(&run.refused);
             all.seconds.resize(all.seconds.len().max(run.seconds.len()), Second::default());
             for (sum, second) in all.seconds.iter_mut().zip(&run.seconds) {
                 sum.ok += second.ok;
@@ -117,7 +125,10 @@ impl Recorder {
             latency: histogram(),
             send_delay: histogram(),
             generator_delay: histogram(),
+            accepted: histogram(),
+            refused: histogram(),
             seconds: Vec::new(),
+            schedule_us: (0, 0),
             duration_s: 0.0,
             generator_cpu_s: 0.0,
             unsent: 0,
@@ -153,6 +164,12 @@ impl Recorder {
         }
         if !counts {
             return;
+        }
+        let served = times.answered.saturating_sub(times.begun).max(1);
+        match answer {
+            Answer::Accepted => self.run.accepted.saturating_record(served),
+            Answer::Refused => self.run.refused.saturating_record(served),
+            Answer::Unknown => {}
         }
         self.run.latency.saturating_record(latency);
         self.run.send_delay.saturating_record(times.begun.saturating_sub(times.scheduled).max(1));

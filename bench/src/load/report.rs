@@ -5,6 +5,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::environment::Environment;
+use super::flow::Flow;
 use super::record::{LoadRun, Second};
 use crate::checker::{Answer, Verdict};
 
@@ -89,6 +90,12 @@ pub struct Report {
     pub latency: Option<Summary>,
     /// From acceptance to the subscriber or platform, when that was measured. None as above.
     pub onward: Option<Summary>,
+    /// From the write to the answer of what was accepted.
+    pub accepted_answer: Summary,
+    /// From the write to the answer of what was refused.
+    pub refused_answer: Summary,
+    /// How deliveries kept up, when there was a subscriber.
+    pub flow: Option<Flow>,
     /// Actual less scheduled time of writing.
     pub send_delay: Summary,
     /// The generator's own part of it.
@@ -125,6 +132,9 @@ impl Report {
             unsent: run.unsent,
             latency: (!broken).then(|| Summary::of(&run.latency)),
             onward: onward.filter(|_| !broken).map(Summary::of),
+            accepted_answer: Summary::of(&run.accepted),
+            refused_answer: Summary::of(&run.refused),
+            flow: None,
             send_delay: Summary::of(&run.send_delay),
             generator_delay: Summary::of(&run.generator_delay),
             generator_share: run.generator_cpu_s / run.duration_s.max(1e-9),
@@ -134,6 +144,13 @@ impl Report {
         };
         report.invalid = report.faults();
         report
+    }
+
+    /// Adds how deliveries kept up.
+    #[must_use]
+    pub fn with_flow(mut self, flow: Option<Flow>) -> Self {
+        self.flow = flow;
+        self
     }
 
     fn faults(&self) -> Vec<String> {
@@ -181,6 +198,16 @@ impl Report {
         }
         if let Some(onward) = &self.onward {
             out.push_str(&format!("  onward      {}\n", onward.line()));
+        }
+        if let Some(flow) = &self.flow {
+            out.push_str(&format!(
+                "  delivered   {:.0}/s meanwhile, {:.0}/s in the worst 5 s; {} late, the last after {:.1} s; {} not at all\n",
+                flow.per_second, flow.lowest_per_second, flow.late, flow.late_for_s, flow.lost
+            ));
+        }
+        out.push_str(&format!("  accepted    {}\n", self.accepted_answer.line()));
+        if self.refused > 0 {
+            out.push_str(&format!("  refused     {}\n", self.refused_answer.line()));
         }
         out.push_str(&format!("  send delay  {}\n", self.send_delay.line()));
         out.push_str(&format!("  generator   {:.0} % of a core\n", self.generator_share * 100.0));

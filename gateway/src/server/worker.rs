@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::addresses::Counted;
 use super::connection::{self, Conn, Protocol};
 use crate::batcher::Batcher;
+use crate::overload::{self, Intake, Sharer, Taken};
 use crate::problem::jittered_wait;
 use crate::shared::Shared;
 
@@ -40,6 +41,9 @@ const REQUEST_ID_CHARS: std::ops::RangeInclusive<usize> = 8..=64;
 /// Length of a request id of our own, at most.
 const REQUEST_ID_OURS: usize = 32;
 
+/// How much lower the priority of serving threads is: with 5 the router has three quarters of the CPU when both want all of it.
+const BEHIND_THE_ROUTER: i32 = 5;
+
 /// How far the gateway is with its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
@@ -55,6 +59,7 @@ pub(crate) struct Worker {
     pub(crate) listener: Listener,
     pub(crate) appends: Batcher,
     pub(crate) protocol: Protocol,
+    intake: Rc<RefCell<Intake>>,
     connections: RefCell<HashMap<u64, Rc<Conn>, RandomState>>,
     next_connection: Cell<u64>,
     /// Random, so that two threads' ids differ.
@@ -69,6 +74,7 @@ impl Worker {
         Rc::new(Self {
             appends: Batcher::new(shared.parts.log.clone()),
             protocol: Protocol::new(&shared.options.http),
+            intake: Rc::new(RefCell::new(Intake::new(Instant::now()))),
             shared,
             listener,
             connections: RefCell::default(),
@@ -93,6 +99,22 @@ impl Worker {
         id.push_str(&self.request_prefix);
         let _ = write!(id, "{count:x}");
         id
+    }
+
+    /// Takes a request in, until what comes back is dropped. None: this thread is overrun. One that `must` be taken in is counted as the
+    /// others are.
+    pub(crate) fn take_in(&self, sharer: Sharer, must: bool) -> Option<Taken> {
+        if self.intake.borrow_mut().takes(sharer, must, Instant::now()) {
+            return Some(Taken::in_by(&self.intake));
+        }
+        metrics::HTTP_SHED.at([self.listener.index(), ShedReason::Delay.index()]).increment(1);
+        None
+    }
+
+    /// As if work had waited so long for its turn during an interval.
+    #[cfg(test)]
+    pub(crate) fn seems_late(&self, delay: Duration) {
+        self.intake.borrow_mut().interval(delay, Instant::now());
     }
 
     /// Serves a stream in a task of its own.
@@ -225,8 +247,20 @@ impl Worker {
     }
 }
 
+/// Lets the router's threads go first when there is not enough CPU for both: what is accepted is delivered before more is accepted. Without it
+/// a gateway that is overrun takes the time that deliveries need.
+fn yield_to_the_router() {
+    // On Linux this is the thread's own. Where it is not allowed, everything works as before.
+    if let Err(error) = rustix::process::nice(BEHIND_THE_ROUTER) {
+        tracing::debug!(%error, "a serving thread's priority was not lowered");
+    }
+}
+
 /// The life of one serving thread.
 pub(crate) fn run(shared: Arc<Shared>, listener: Listener, socket: TcpListener, stage: watch::Receiver<Stage>) -> std::io::Result<()> {
+    if listener == Listener::Public {
+        yield_to_the_router();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let socket = tokio::net::TcpListener::from_std(socket)?;
@@ -236,6 +270,7 @@ pub(crate) fn run(shared: Arc<Shared>, listener: Listener, socket: TcpListener, 
         };
         let worker = Worker::new(shared, listener);
         spawn_local(vital(SupervisedTask::Serving, worker.appends.clone().run()));
+        spawn_local(vital(SupervisedTask::Serving, overload::watch(worker.intake.clone(), listener)));
         if listener == Listener::Public {
             // An operator's `tail` is a request without an end.
             spawn_local(vital(SupervisedTask::Serving, worker.clone().sweep()));

@@ -8,6 +8,7 @@ mod fakes;
 mod hooks;
 mod keys;
 mod matrix;
+mod overload;
 mod quotas;
 mod reads;
 mod refresh;

@@ -104,6 +104,8 @@ families! {
         "Size of request bodies after decompression.",
     HTTP_SHED: Counter = "trunkline_http_shed_total" ["listener": Listener, "reason": ShedReason]
         "Requests refused to protect the process, by reason.",
+    HTTP_TURN_DELAY_SECONDS: Histogram HTTP = "trunkline_http_turn_delay_seconds" ["listener": Listener]
+        "How long work that is ready waits for its turn on a serving thread, looked at 40 times a second.",
 
     // Ingress: platform events and send requests
     INGRESS_EVENTS: Counter = "trunkline_ingress_events_total" ["channel": ChannelKind, "kind": PieceKind, "outcome": IngressOutcome]

@@ -65,6 +65,7 @@ impl<'a> Shard<'a> {
             recoveries_seen: parts.lanes.recoveries().since(0).0,
             directory_seen: 0,
             busy: Duration::ZERO,
+            slow_look_at: parts.clock.monotonic(),
             reported_at: parts.clock.monotonic(),
             parts,
         };

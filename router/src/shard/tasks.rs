@@ -119,7 +119,7 @@ impl Shard<'_> {
 
     /// Something of this flow is about to be parked: everything before it is parked first, the head too although it is under way.
     /// So `later` holds all of a conversation or nothing of it, and whoever takes over after a crash finds the order there.
-    fn shadow(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
+    pub(super) fn shadow(&mut self, desk: &mut Desk<'_>, key: FlowKey, now: Timestamp) {
         let mut flow = self.flows.take(key);
         let Some(mut head) = flow.pop_front() else { return };
         if head.order.is_none() {

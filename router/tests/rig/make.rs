@@ -20,7 +20,7 @@ use router::faults::Faults;
 use router::fleet::Fleet;
 
 use super::log::MemLog;
-use super::{ACCOUNT_ID, APP_SECRET, WEBHOOK_SECRET};
+use super::{ACCOUNT_ID, APP_SECRET, Rig, WEBHOOK_SECRET};
 
 fn settings() -> BTreeMap<ChannelKind, ChannelSettings> {
     let hour = Duration::from_secs(3600);
@@ -193,4 +193,39 @@ fn library(
         links: LinkTerms { public_url: None, ttl: Duration::from_secs(7 * 86_400) },
         timeout: Duration::from_secs(5),
     })
+}
+
+impl Rig {
+    /// Every task of the router ends where it stands; the files stay.
+    pub async fn die_and_restart(self) -> Self {
+        self.restart(false).await
+    }
+
+    /// The router is told to stop, as by SIGTERM, and is started again.
+    pub async fn stop_and_restart(self) -> Self {
+        self.restart(true).await
+    }
+
+    async fn restart(mut self, in_order: bool) -> Self {
+        if in_order {
+            self.router.stop().await;
+        }
+        self.runtime.take().unwrap().shutdown_background();
+        drop(self.keeper);
+        self.store.close().await;
+        drop(self.store);
+        let store = loop {
+            match try_open(&self.dir, &self.clock) {
+                Ok(store) => break store,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
+        keeper.refresh().await.unwrap();
+        let log = self.log.reopened();
+        let media = self.dir.path().join("media");
+        let (router, runtime, outlook) =
+            run(&log, &store, &keeper, &self.keyring, &self.clock, &media, &self.faults, &self.fleet, &self.schedule);
+        Self { keeper, store, log, outlook, router, runtime: Some(runtime), ..self }
+    }
 }

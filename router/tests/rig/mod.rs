@@ -30,7 +30,7 @@ mod server;
 
 pub use log::MemLog;
 use log::PARTITIONS;
-use make::{open, rows, run, try_open};
+use make::{open, rows, run};
 pub use server::Server;
 #[allow(unused_imports, reason = "each test uses its part")]
 pub use server::{Answer, Delivery};
@@ -229,35 +229,6 @@ impl Rig {
         let record = Record::command(owned, channel, conversation, &Command::Send(Box::new(send)), self.clock.now());
         self.append(record, Topic::Outbound).await;
         message
-    }
-
-    /// Every task of the router ends where it stands; the files stay.
-    pub async fn die_and_restart(mut self) -> Self {
-        self.runtime.take().unwrap().shutdown_background();
-        drop(self.keeper);
-        self.store.close().await;
-        drop(self.store);
-        let store = loop {
-            match try_open(&self.dir, &self.clock) {
-                Ok(store) => break store,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        };
-        let keeper = DirectoryKeeper::new(store.clone(), self.keyring.clone());
-        keeper.refresh().await.unwrap();
-        let log = self.log.reopened();
-        let (router, runtime, outlook) = run(
-            &log,
-            &store,
-            &keeper,
-            &self.keyring,
-            &self.clock,
-            &self.dir.path().join("media"),
-            &self.faults,
-            &self.fleet,
-            &self.schedule,
-        );
-        Self { keeper, store, log, outlook, router, runtime: Some(runtime), ..self }
     }
 
     pub async fn stop(mut self) {

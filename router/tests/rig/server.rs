@@ -133,6 +133,10 @@ impl Server {
         let (taken, requests) = (self.taken.lock().unwrap(), self.requests.lock().unwrap());
         taken.iter().filter(|place| requests[**place].1.contains(&words)).count()
     }
+    /// How many requests were answered 2xx.
+    pub fn accepted_calls(&self) -> usize {
+        self.taken.lock().unwrap().len()
+    }
     /// Answers only so many requests from now on, until [`Server::open`].
     pub fn hold(&self, answers: usize) {
         *self.gate.lock().unwrap() = Some(Arc::new(Semaphore::new(answers)));

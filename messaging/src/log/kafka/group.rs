@@ -155,9 +155,9 @@ impl Group {
         }
     }
 
-    /// Makes the consumer. It joins nothing before `subscribe`.
-    pub fn make_consumer(&self) -> Result<Arc<Client>, LogError> {
-        let made: Result<Client, KafkaError> = self.settings.consumer().create_with_context(Rebalances::default());
+    /// Makes the consumer. It joins nothing before `subscribe`. With `keeps_instance` it bears the instance id of the settings, if they have one.
+    pub fn make_consumer(&self, keeps_instance: bool) -> Result<Arc<Client>, LogError> {
+        let made: Result<Client, KafkaError> = self.settings.consumer(keeps_instance).create_with_context(Rebalances::default());
         let consumer = Arc::new(made.map_err(|error| broker_error("the kafka consumer is not made", &error))?);
         *self.consumer.lock().expect("no holder of the consumer panics") = Arc::downgrade(&consumer);
         Ok(consumer)

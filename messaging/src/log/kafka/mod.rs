@@ -152,7 +152,7 @@ impl KafkaLog {
             Role::Produce => None,
             Role::Consume => Some(Arc::new(Group::new(settings.clone(), clock.clone()))),
         };
-        let consumer = group.as_ref().map(|group| group.make_consumer()).transpose()?;
+        let consumer = group.as_ref().map(|group| group.make_consumer(true)).transpose()?;
         let core = Arc::new(Core {
             settings,
             health,

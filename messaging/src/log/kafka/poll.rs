@@ -1,6 +1,7 @@
 //! The poll loop: the only thread that polls the consumer, assigns, pauses and resumes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ const BURST: usize = 512;
 const GOODBYE_ROUNDS: usize = 40;
 /// Rounds of `IDLE_WAIT` in which borrowers of the consumer let go of it at the end.
 const LET_GO_ROUNDS: usize = 100;
+/// Between a consumer that librdkafka gave up and the next, and between tries to make it.
+const ANEW_AFTER: Duration = Duration::from_secs(1);
+/// An instance id that is taken from us twice within this time is another process's.
+const TAKEN_AGAIN_WITHIN: Duration = Duration::from_mins(5);
 
 /// A revocation that waits for the router.
 struct Draining {
@@ -49,11 +54,12 @@ struct Poller {
     draining: Option<Draining>,
     /// When partitions that stand still were looked for.
     asked_at: Timestamp,
-    /// The group does not want us any more, and trying again would not help.
-    fenced: bool,
+    /// What librdkafka gave this consumer up for. It never works again.
+    fatal: Option<RDKafkaErrorCode>,
 }
 
-/// Polls until told to stop, then leaves the group. Subscribes when the router wants shards and `ready` says that the topics are fit.
+/// Polls until told to stop, then leaves the group. Subscribes when the router wants shards and `ready` says that the topics are fit. A consumer
+/// that librdkafka gave up is made anew: see [`Membership`].
 pub(super) fn start(
     group: Arc<Group>,
     consumer: Arc<Client>,
@@ -61,24 +67,93 @@ pub(super) fn start(
     ready: impl Fn() -> bool + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let consume = move || {
-        let asked_at = group.clock.now();
-        let mut poller = Poller { group, consumer, shards: Vec::new(), paused: Vec::new(), draining: None, asked_at, fenced: false };
-        let mut subscribed = false;
-        while !stopped() {
-            if !subscribed && poller.group.wanted.load(std::sync::atomic::Ordering::Acquire) && ready() {
-                match poller.group.subscribe(&poller.consumer) {
-                    Ok(()) => subscribed = true,
-                    Err(error) => tracing::warn!(%error, "the group was not joined; tried again"),
-                }
-            }
-            poller.round();
+        let mut membership = Membership::default();
+        let mut next = Some(consumer);
+        while let Some(consumer) = next {
+            let Some(code) = Poller::new(group.clone(), consumer).run(&stopped, &ready) else { return };
+            let keeps_instance = membership.keeps_instance(code, group.clock.monotonic());
+            next = make_anew(&group, keeps_instance, &stopped);
         }
-        poller.leave();
     };
     std::thread::Builder::new().name("kafka-consume".into()).spawn(move || vital_here(SupervisedTask::Kafka, consume))
 }
 
+/// Whether a member that was shut out comes back under its instance id.
+///
+/// The broker shuts a member out when another one joins with its instance id, and also when a commit of our own comes late: a member
+/// that joined anew after its session ended has a new member id, and a commit that was queued before bears the old one. So the first time
+/// we take our place back. If another process has it, that one is shut out now and does the same; who is shut out for the second time
+/// goes on without an instance id, and both work.
+#[derive(Default)]
+struct Membership {
+    taken_at: Option<Duration>,
+    is_without: bool,
+}
+
+impl Membership {
+    fn keeps_instance(&mut self, code: RDKafkaErrorCode, now: Duration) -> bool {
+        if self.is_without || code != RDKafkaErrorCode::FencedInstanceId {
+            tracing::warn!(%code, "librdkafka gave the kafka consumer up; the group is joined anew");
+            return !self.is_without;
+        }
+        let again = self.taken_at.is_some_and(|at| now < at + TAKEN_AGAIN_WITHIN);
+        self.taken_at = Some(now);
+        self.is_without = again;
+        if again {
+            tracing::error!(
+                "another process has our log.kafka.instance_id; this one goes on without it until it is started again: give each its own"
+            );
+        } else {
+            tracing::warn!(%code, "kafka shut this member out; the group is joined anew");
+        }
+        !again
+    }
+}
+
+/// Tries until a consumer is made, or the log closes.
+fn make_anew(group: &Group, keeps_instance: bool, stopped: &impl Fn() -> bool) -> Option<Arc<Client>> {
+    loop {
+        let until = group.clock.monotonic() + ANEW_AFTER;
+        while group.clock.monotonic() < until {
+            if stopped() {
+                return None;
+            }
+            std::thread::sleep(IDLE_WAIT);
+        }
+        match group.make_consumer(keeps_instance) {
+            Ok(consumer) => return Some(consumer),
+            Err(error) => tracing::warn!(%error, "tried again"),
+        }
+    }
+}
+
 impl Poller {
+    fn new(group: Arc<Group>, consumer: Arc<Client>) -> Self {
+        let asked_at = group.clock.now();
+        Self { group, consumer, shards: Vec::new(), paused: Vec::new(), draining: None, asked_at, fatal: None }
+    }
+
+    /// Works until the log closes, or until librdkafka gives the consumer up: then for what.
+    fn run(mut self, stopped: &impl Fn() -> bool, ready: &impl Fn() -> bool) -> Option<RDKafkaErrorCode> {
+        let mut subscribed = false;
+        while !stopped() {
+            if !subscribed && self.group.wanted.load(Ordering::Acquire) && ready() {
+                match self.group.subscribe(&self.consumer) {
+                    Ok(()) => subscribed = true,
+                    Err(error) => tracing::warn!(%error, "the group was not joined; tried again"),
+                }
+            }
+            self.round();
+            if let Some(code) = self.fatal {
+                self.lose();
+                self.leave();
+                return Some(code);
+            }
+        }
+        self.leave();
+        None
+    }
+
     fn round(&mut self) {
         let busy = self.draining.is_some() || !self.paused.is_empty() || self.consumer.context().is_waiting();
         let consumer = self.consumer.clone();
@@ -164,12 +239,8 @@ impl Poller {
 
     fn report(&mut self, error: &KafkaError) {
         metrics::LOG_ERRORS.at([LogOperation::Read.index(), LogErrorType::Io.index()]).increment(1);
-        if let KafkaError::MessageConsumptionFatal(code) = error
-            && !self.fenced
-        {
-            self.fenced = true;
-            tracing::error!(%code, "kafka shut this member out: another process has its log.kafka.instance_id; give each its own, and restart this one");
-            self.lose();
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            self.fatal = Some(*code);
             return;
         }
         // While brokers are away this comes with every try to reach them; that they are, the health says once.
@@ -302,8 +373,8 @@ impl Poller {
     /// Leaves the group. A member with an instance id whose log was not closed stays a member until its session ends or it comes back.
     fn leave(self) {
         self.group.let_go();
-        self.consumer.context().closing.store(true, std::sync::atomic::Ordering::Release);
-        let leaving = self.group.leaving.load(std::sync::atomic::Ordering::Acquire);
+        self.consumer.context().closing.store(true, Ordering::Release);
+        let leaving = self.group.leaving.load(Ordering::Acquire);
         if leaving {
             // The end of a consumer says nothing to the group for a member with an instance id; the end of its subscription does. It comes
             // first: a rebalance under way would else end in joining anew.

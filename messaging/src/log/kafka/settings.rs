@@ -300,10 +300,10 @@ impl KafkaSettings {
     }
 
     /// What the consumer is told.
-    pub(super) fn consumer(&self) -> ClientConfig {
+    pub(super) fn consumer(&self, with_instance: bool) -> ClientConfig {
         let mut config = self.client();
         config.set("group.id", &self.group);
-        if let Some(instance) = &self.instance_id {
+        if let Some(instance) = self.instance_id.as_ref().filter(|_| with_instance) {
             config.set("group.instance.id", instance);
         }
         config.set("enable.auto.commit", "false");
@@ -404,7 +404,7 @@ mod tests {
         let mut settings = settings();
         settings.properties.insert("queued.min.messages".into(), "7".into());
         settings.properties.insert("client.rack".into(), "a".into());
-        let config = settings.consumer();
+        let config = settings.consumer(true);
         assert_eq!((config.get("queued.min.messages"), config.get("client.rack")), (Some("7"), Some("a")));
     }
 }

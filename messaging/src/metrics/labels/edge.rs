@@ -184,6 +184,8 @@ ShedReason {
     BodyTimeout = "body_timeout",
     /// The process is draining.
     Draining = "draining",
+    /// Requests wait too long for their turn.
+    Delay = "delay",
 }
 }
 
@@ -220,6 +222,8 @@ IngressRejection {
     Draining = "draining",
     /// The request did not come in time.
     Timeout = "timeout",
+    /// Requests wait too long for their turn.
+    Overloaded = "overloaded",
 }
 }
 
