@@ -17,6 +17,7 @@ use messaging::limit::Limit;
 use messaging::log::Log;
 use messaging::media::Library;
 use messaging::outlook::Outlook;
+use messaging::quota::Quotas;
 use messaging::seal::Keyring;
 use messaging::store::Store;
 
@@ -201,8 +202,8 @@ pub struct Options {
     pub api_per_key: f64,
     /// How many seconds' worth of requests an API key may make at once.
     pub api_burst: f64,
-    /// Messages a second that a tenant may send in batches.
-    pub messages_per_tenant: f64,
+    /// What each tenant may have and do, unless it was given a limit of its own.
+    pub quotas: Quotas,
     /// An interactive send that would wait longer for its account's rate is refused.
     pub max_wait: Duration,
     /// How long an idempotency key is remembered in the process; beyond, the store's row decides.
@@ -221,7 +222,7 @@ impl Default for Options {
             threads: 0,
             api_per_key: 1000.0,
             api_burst: 2.0,
-            messages_per_tenant: 5_000.0,
+            quotas: Quotas::default(),
             max_wait: Duration::from_secs(30),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             access_log_sample: 0.0,

@@ -80,8 +80,9 @@ codes! {
         "The channel account is paused, blocked, or its credential is broken. The account's state says which.";
     RecipientInvalid = "recipient-invalid", 422, false, "The recipient cannot be written to",
         "The address does not exist, or the person blocked the account.";
-    QuotaExceeded = "quota-exceeded", 429, true, "A budget is used up",
-        "Too many requests with this key. Wait as long as Retry-After says.";
+    QuotaExceeded = "quota-exceeded", 429, true, "A budget or a quota is used up",
+        "The member violated-policies names which. A rate: wait as long as Retry-After says. What a tenant may have, with its limit and \
+         its use in the member quota: remove something, or have an administrator raise the limit. Sends that wait: let some go first.";
     HeadersTooLarge = "headers-too-large", 431, false, "The request's header is too large",
         "A request may have 100 header fields of 32 KiB together.";
     Internal = "internal", 500, true, "Something went wrong here",

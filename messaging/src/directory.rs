@@ -2,25 +2,26 @@
 //!
 //! The rows are what is stored (secrets sealed); the snapshot is what is used (secrets open, verifiers prepared).
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::channels::{self, ACCESS_TOKEN, ChannelKind, Verifier};
 use crate::clock::Timestamp;
 use crate::event::{EventFilter, EventType};
-use crate::ids::{AccountId, EndpointId, IdHasher, KeyHash, KeyId, TenantId};
-use crate::seal::{DataKey, Keyring, OpenError, Sealed, Secret};
-use crate::tenant::{Caller, Owned, Scope, Scopes, Tenant};
+use crate::ids::{AccountId, EndpointId, KeyHash, KeyId, TenantId};
+use crate::quota::OwnQuotas;
+use crate::seal::{DataKey, Sealed, Secret};
+use crate::tenant::{Owned, Tenant};
 
 mod credential;
+mod shards;
+mod snapshot;
 
 pub use credential::{AccountChange, AccountNews, CredentialRow, StateReason};
-
-type Map<K, V> = HashMap<K, V, RandomState>;
+pub(crate) use shards::Shards;
+pub(crate) use snapshot::RowChange;
+pub use snapshot::{Counts, Directory, SharedDirectory};
 
 /// A tenant's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +181,22 @@ pub struct KeyRow {
     pub created_at: Timestamp,
 }
 
+/// The row of the limits that one tenant has of its own: beside the tenant's, which holds its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRow {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The limits.
+    pub own: OwnQuotas,
+}
+
+impl QuotaRow {
+    /// The row's key in the store.
+    pub fn id_of(tenant: TenantId) -> String {
+        format!("quo_{tenant}")
+    }
+}
+
 /// A row of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryRow {
@@ -193,6 +210,8 @@ pub enum DirectoryRow {
     Key(KeyRow),
     /// What is known of an account's credential.
     Credential(CredentialRow),
+    /// Limits of a tenant's own.
+    Quotas(QuotaRow),
 }
 
 impl DirectoryRow {
@@ -204,6 +223,7 @@ impl DirectoryRow {
             Self::Endpoint(row) => row.id.to_string(),
             Self::Key(row) => row.id.to_string(),
             Self::Credential(row) => CredentialRow::id_of(row.account),
+            Self::Quotas(row) => QuotaRow::id_of(row.tenant),
         }
     }
 }
@@ -301,199 +321,5 @@ impl Endpoint {
     /// Whether it wants an event of this type on this account.
     pub fn wants(&self, kind: EventType, account: AccountId) -> bool {
         self.row.events.takes(kind) && (self.row.accounts.is_empty() || self.row.accounts.contains(&account))
-    }
-}
-
-/// One snapshot of the directory.
-#[derive(Debug, Default)]
-pub struct Directory {
-    /// The version that it shows.
-    pub version: u64,
-    tenants: Map<TenantId, Arc<TenantEntry>>,
-    accounts: Map<AccountId, Arc<Account>>,
-    by_identity: Map<(ChannelKind, String), Vec<Arc<Account>>>,
-    endpoints: Map<EndpointId, Arc<Endpoint>>,
-    by_tenant: Map<TenantId, Vec<Arc<Endpoint>>>,
-    keys: Map<KeyHash, KeyRow>,
-}
-
-impl Directory {
-    /// Opens the rows. A row that does not open is left out and named: one damaged row does not take the rest down.
-    pub fn build(version: u64, rows: Vec<DirectoryRow>, keyring: &Keyring) -> (Self, Vec<String>) {
-        let mut directory = Self { version, ..Self::default() };
-        let mut broken = Vec::new();
-        let mut credentials = Map::default();
-        let (mut tenants, mut rest) = (Vec::new(), Vec::with_capacity(rows.len()));
-        for row in rows {
-            match row {
-                DirectoryRow::Tenant(_) => tenants.push(row),
-                DirectoryRow::Credential(row) => drop(credentials.insert(row.account, row)),
-                DirectoryRow::Account(_) | DirectoryRow::Endpoint(_) | DirectoryRow::Key(_) => rest.push(row),
-            }
-        }
-        for row in tenants.into_iter().chain(rest) {
-            let id = row.id();
-            if directory.insert(row, &mut credentials, keyring).is_err() {
-                broken.push(id);
-            }
-        }
-        for list in directory.by_tenant.values_mut() {
-            list.sort_by_key(|endpoint| endpoint.row.id);
-        }
-        for list in directory.by_identity.values_mut() {
-            list.sort_by_key(|account| account.row.id);
-        }
-        (directory, broken)
-    }
-
-    fn insert(&mut self, row: DirectoryRow, credentials: &mut Map<AccountId, CredentialRow>, keyring: &Keyring) -> Result<(), OpenError> {
-        match row {
-            // Goes with its account; that of an account that is gone goes with nobody.
-            DirectoryRow::Credential(row) => drop(credentials.insert(row.account, row)),
-            DirectoryRow::Tenant(row) => {
-                let key = DataKey::from_bytes(keyring.kek().open_value(&tenant_aad(row.id), row.key.as_bytes())?);
-                self.tenants.insert(row.id, Arc::new(TenantEntry { row, key }));
-            }
-            DirectoryRow::Account(row) => {
-                let key = &self.tenants.get(&row.tenant).ok_or(OpenError)?.key;
-                let secrets: BTreeMap<String, SecretPair> = key.open_value(&account_aad(row.tenant, row.id), row.secrets.as_bytes())?;
-                let verifier = channels::channel(row.channel).verifier(&row.public, &secrets);
-                let owner = Owned { tenant: Tenant::verified(row.tenant), account: row.id };
-                let credential = credentials.remove(&row.id).filter(|credential| credential.tenant == row.tenant);
-                let account = Account { owner, channel: row.channel, secrets, verifier, credential, row };
-                let account = Arc::new(account);
-                if let Some(name) = account.identity() {
-                    self.by_identity.entry((account.channel, name.to_owned())).or_default().push(account.clone());
-                }
-                self.accounts.insert(account.row.id, account);
-            }
-            DirectoryRow::Endpoint(row) => {
-                let key = &self.tenants.get(&row.tenant).ok_or(OpenError)?.key;
-                let secret = key.open_value(&endpoint_aad(row.tenant, row.id, "secret"), row.secret.as_bytes())?;
-                let headers = key.open_value(&endpoint_aad(row.tenant, row.id, "headers"), row.headers.as_bytes())?;
-                let endpoint = Arc::new(Endpoint { tenant: Tenant::verified(row.tenant), secret, headers, row });
-                self.by_tenant.entry(endpoint.row.tenant).or_default().push(endpoint.clone());
-                self.endpoints.insert(endpoint.row.id, endpoint);
-            }
-            DirectoryRow::Key(row) => {
-                self.tenants.get(&row.tenant).ok_or(OpenError)?;
-                self.keys.insert(row.hash, row);
-            }
-        }
-        Ok(())
-    }
-
-    /// Who a presented key belongs to.
-    pub fn authenticate(&self, presented: &str, ids: &IdHasher, now: Timestamp) -> Option<Caller> {
-        let row = self.keys.get(&ids.api_key(presented))?;
-        if row.expires_at.is_some_and(|until| now >= until) {
-            return None;
-        }
-        let scopes = Scopes::of(row.scopes.iter().filter_map(|name| Scope::from_name(name)));
-        Some(Caller { tenant: Tenant::verified(row.tenant), key: row.id, scopes })
-    }
-
-    /// The account of a webhook path. The tenant that comes with it may be used once the request is verified.
-    pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
-        self.accounts.get(&id)
-    }
-
-    /// The accounts that the platform knows under this id, in a fixed order. Several tenants may have connected the same one:
-    /// whoever asks proves for each that the request is authentic by that account's secrets.
-    pub fn accounts_by_identity(&self, channel: ChannelKind, identity: &str) -> &[Arc<Account>] {
-        self.by_identity.get(&(channel, identity.to_owned())).map_or(&[], Vec::as_slice)
-    }
-
-    /// An account, only if it is this tenant's.
-    pub fn account_of(&self, tenant: Tenant, id: AccountId) -> Option<&Arc<Account>> {
-        self.accounts.get(&id).filter(|account| account.owner.tenant == tenant)
-    }
-
-    /// An endpoint, only if it is this tenant's.
-    pub fn endpoint_of(&self, tenant: Tenant, id: EndpointId) -> Option<&Arc<Endpoint>> {
-        self.endpoints.get(&id).filter(|endpoint| endpoint.tenant == tenant)
-    }
-
-    /// An endpoint by id, for lanes (the tenant was checked when the delivery was planned).
-    pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
-        self.endpoints.get(&id)
-    }
-
-    /// The tenant's endpoints, in a fixed order.
-    pub fn endpoints_of(&self, tenant: Tenant) -> &[Arc<Endpoint>] {
-        self.by_tenant.get(&tenant.id()).map_or(&[], Vec::as_slice)
-    }
-
-    /// The tenant's key.
-    pub fn tenant_key(&self, tenant: Tenant) -> Option<&DataKey> {
-        self.tenants.get(&tenant.id()).map(|entry| &entry.key)
-    }
-
-    /// The tenant's row.
-    pub fn tenant(&self, tenant: TenantId) -> Option<&TenantRow> {
-        self.tenants.get(&tenant).map(|entry| &entry.row)
-    }
-
-    /// The context of a tenant that exists, for an administrator who acts for it.
-    pub fn act_for(&self, caller: &Caller, tenant: TenantId) -> Option<Tenant> {
-        let exists = self.tenants.contains_key(&tenant);
-        (exists && caller.scopes.contains(Scope::Admin)).then(|| Tenant::verified(tenant))
-    }
-
-    /// The context of a tenant named in a row of a shard's own tables (`later`, intents): written by us for a verified one.
-    pub fn tenant_of_row(&self, tenant: TenantId) -> Option<Tenant> {
-        self.tenants.contains_key(&tenant).then(|| Tenant::verified(tenant))
-    }
-
-    /// All tenants.
-    pub fn tenants(&self) -> impl Iterator<Item = &TenantRow> {
-        self.tenants.values().map(|entry| &entry.row)
-    }
-    /// All accounts.
-    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.accounts.values()
-    }
-    /// All endpoints.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.endpoints.values()
-    }
-    /// All keys.
-    pub fn keys(&self) -> impl Iterator<Item = &KeyRow> {
-        self.keys.values()
-    }
-}
-
-/// The snapshot that a process uses, swapped whole. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct SharedDirectory(Arc<ArcSwap<Directory>>);
-
-impl SharedDirectory {
-    /// The present snapshot. Do not hold it across a wait.
-    pub fn load(&self) -> arc_swap::Guard<Arc<Directory>> {
-        self.0.load()
-    }
-    /// The present snapshot, to be kept.
-    pub fn load_full(&self) -> Arc<Directory> {
-        self.0.load_full()
-    }
-    /// Puts a newer one in its place. An older one is left out: who read first may come last.
-    pub fn swap(&self, directory: Directory) {
-        let directory = Arc::new(directory);
-        self.0.rcu(|present| if directory.version >= present.version { directory.clone() } else { present.clone() });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_goes_forward_only() {
-        let keyring = Keyring::from_root(&[7; 32]);
-        let shared = SharedDirectory::default();
-        for (version, holds) in [(3, 3), (2, 3), (3, 3), (4, 4), (1, 4)] {
-            shared.swap(Directory::build(version, Vec::new(), &keyring).0);
-            assert_eq!(shared.load().version, holds, "after version {version} was read");
-        }
     }
 }

@@ -19,6 +19,7 @@ pub mod media;
 pub mod metrics;
 pub mod outcome;
 pub mod outlook;
+pub mod quota;
 pub mod record;
 pub mod seal;
 pub mod state;

@@ -2,13 +2,14 @@
 //! it accepts, its router what it takes and what leaves. A gateway without a router in its process knows the log only.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
 
 use crate::clock::Timestamp;
-use crate::ids::AccountId;
+use crate::ids::{AccountId, TenantId};
 use crate::record::Class;
 
 /// The sends of one account and class.
@@ -39,19 +40,19 @@ pub struct Outlook {
     has_router: bool,
     /// At most one entry for each account that sent since the start.
     accounts: RwLock<HashMap<AccountId, Arc<Lines>, RandomState>>,
+    /// How many sends wait, by tenant: what was taken off the log and has not gone. At most one entry for each tenant that sent since the
+    /// start.
+    tenants: RwLock<HashMap<TenantId, Arc<AtomicU64>, RandomState>>,
 }
 
 impl Outlook {
     /// Nothing stands anywhere yet. `has_router`: this process takes sends off the log.
     pub fn new(started_at: Timestamp, has_router: bool) -> Self {
-        Self { started_at, has_router, accounts: RwLock::default() }
+        Self { started_at, has_router, accounts: RwLock::default(), tenants: RwLock::default() }
     }
 
     fn lines(&self, account: AccountId) -> Arc<Lines> {
-        if let Some(lines) = self.accounts.read().unwrap_or_else(PoisonError::into_inner).get(&account) {
-            return lines.clone();
-        }
-        self.accounts.write().unwrap_or_else(PoisonError::into_inner).entry(account).or_default().clone()
+        of(&self.accounts, account)
     }
 
     /// The log has a send.
@@ -67,15 +68,23 @@ impl Outlook {
     }
 
     /// So many sends wait more.
-    pub fn joined(&self, account: AccountId, class: Class, sends: u64) {
+    pub fn joined(&self, tenant: TenantId, account: AccountId, class: Class, sends: u64) {
         self.lines(account)[class.index()].waiting.fetch_add(sends, Ordering::Relaxed);
+        of(&self.tenants, tenant).fetch_add(sends, Ordering::Relaxed);
     }
 
     /// So many sends that waited have gone, or wait for nobody any more.
-    pub fn left(&self, account: AccountId, class: Class, sends: u64) {
+    pub fn left(&self, tenant: TenantId, account: AccountId, class: Class, sends: u64) {
         let lines = self.lines(account);
-        let waiting = &lines[class.index()].waiting;
-        let _ = waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| Some(waiting.saturating_sub(sends)));
+        for waiting in [&lines[class.index()].waiting, &*of(&self.tenants, tenant)] {
+            let _ = waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| Some(waiting.saturating_sub(sends)));
+        }
+    }
+
+    /// How many sends of a tenant wait at the shards of this process; none: it has no router.
+    pub fn waiting_of(&self, tenant: TenantId) -> Option<u64> {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        self.has_router.then(|| tenants.get(&tenant).map_or(0, |waiting| waiting.load(Ordering::Relaxed)))
     }
 
     /// How many sends of an account go before a new one of this class; none: this process does not know.
@@ -93,9 +102,19 @@ impl Outlook {
     }
 }
 
+/// The entry of a key, made when it is not there.
+fn of<K: Eq + Hash, V: Default>(map: &RwLock<HashMap<K, Arc<V>, RandomState>>, key: K) -> Arc<V> {
+    if let Some(entry) = map.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return entry.clone();
+    }
+    map.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TENANT: TenantId = TenantId([2; 16]);
 
     #[test]
     fn what_stands_before_a_send_is_counted_from_its_acceptance_to_its_end() {
@@ -110,15 +129,31 @@ mod tests {
         outlook.accepted(account, Class::Interactive);
         assert_eq!(ahead(), (1, 101), "bulk does not stand before interactive");
         outlook.taken(account, Class::Bulk, start);
-        outlook.joined(account, Class::Bulk, 1);
+        outlook.joined(TENANT, account, Class::Bulk, 1);
         assert_eq!(ahead(), (1, 101), "taken off the log, it waits elsewhere");
-        outlook.left(account, Class::Bulk, 1);
+        outlook.left(TENANT, account, Class::Bulk, 1);
         assert_eq!(ahead(), (1, 100));
-        outlook.joined(account, Class::Interactive, 7);
+        outlook.joined(TENANT, account, Class::Interactive, 7);
         outlook.taken(account, Class::Interactive, Timestamp::from_secs(999));
         assert_eq!(ahead(), (8, 107), "what was accepted before the start was not counted then");
-        outlook.left(account, Class::Interactive, 9);
+        outlook.left(TENANT, account, Class::Interactive, 9);
         assert_eq!(ahead().0, 1, "never below nothing");
         assert_eq!(Outlook::new(start, false).ahead(account, Class::Bulk), None);
+    }
+    #[test]
+    fn what_waits_is_counted_by_tenant_too() {
+        let outlook = Outlook::new(Timestamp::ZERO, true);
+        let (loud, quiet) = (TenantId([1; 16]), TenantId([2; 16]));
+        let waiting = || (outlook.waiting_of(loud), outlook.waiting_of(quiet));
+        assert_eq!(waiting(), (Some(0), Some(0)));
+        for (account, class) in [(1, Class::Bulk), (1, Class::Interactive), (2, Class::Bulk)] {
+            outlook.joined(loud, AccountId([account; 16]), class, 100);
+        }
+        outlook.joined(quiet, AccountId([3; 16]), Class::Bulk, 1);
+        assert_eq!(waiting(), (Some(300), Some(1)), "over all its accounts and classes");
+        outlook.left(loud, AccountId([2; 16]), Class::Bulk, 99);
+        outlook.left(quiet, AccountId([3; 16]), Class::Bulk, 1);
+        assert_eq!(waiting(), (Some(201), Some(0)));
+        assert_eq!(Outlook::new(Timestamp::ZERO, false).waiting_of(loud), None, "a process without a router does not know");
     }
 }

@@ -65,6 +65,10 @@ per_number = "100000/s"
 per_pair = "100000/s"
 [limits]
 api_per_key = "1000000/s"
+[quotas]
+api_requests = 1_000_000
+messages = 1_000_000
+waiting_sends = 100_000_000
 [webhooks]
 allow_http = true
 allow_private = ["127.0.0.0/8"]

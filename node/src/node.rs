@@ -335,7 +335,7 @@ fn gateway_options(config: &Config, room: Room, public_url: String) -> gateway::
         threads: 0,
         api_per_key: config.limits.api_per_key,
         api_burst: config.limits.burst,
-        messages_per_tenant: config.limits.messages_per_tenant,
+        quotas: config.quotas.limits(),
         max_wait: config.limits.max_wait,
         idempotency_ttl: config.retention.idempotency,
         access_log_sample: config.telemetry.access_log_sample,

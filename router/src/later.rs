@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
-use messaging::ids::{ConversationId, MessageId};
+use messaging::ids::{ConversationId, MessageId, TenantId};
 use messaging::record::Class;
 use messaging::store::{Key, Queue, Write};
 
@@ -49,6 +49,8 @@ struct DestinationQueue {
     revision: u64,
     /// When the next entry may be ready.
     next: Timestamp,
+    /// When entries were taken up last, in `Later::taken`.
+    served: u64,
 }
 
 /// A shard's index over its `later`.
@@ -61,6 +63,8 @@ pub struct Later {
     last_order: u64,
     epoch: u64,
     timer_count: u64,
+    /// Counts how often entries were taken up.
+    taken: u64,
 }
 
 fn encode(row: &LaterRow) -> Vec<u8> {
@@ -75,7 +79,7 @@ pub fn decode(bytes: &[u8]) -> Option<LaterRow> {
 impl Later {
     /// An empty index of a shard, under a lease.
     pub fn new(shard: u16, epoch: u64) -> Self {
-        Self { shard, queues: Map::default(), timers: BTreeMap::new(), timers_tail: None, last_order: 0, epoch, timer_count: 0 }
+        Self { shard, queues: Map::default(), timers: BTreeMap::new(), timers_tail: None, last_order: 0, epoch, timer_count: 0, taken: 0 }
     }
 
     /// Lays a stored row in at the start, in key order. What does not fit goes on in the store.
@@ -239,18 +243,34 @@ impl Later {
         ready.map(|(destination, _)| *destination).collect()
     }
 
+    /// The same by tenant, as far as they are indexed: those that were not served for longest come first.
+    pub fn lines(&self, now: Timestamp) -> BTreeMap<TenantId, Vec<Queue>> {
+        let mut lines: BTreeMap<TenantId, Vec<(u64, Queue)>> = BTreeMap::new();
+        for (destination, queue) in self.queues.iter().filter(|(_, queue)| queue.next <= now) {
+            // A destination belongs to one tenant.
+            let Some(first) = queue.window.front() else { continue };
+            lines.entry(first.row.tenant).or_default().push((queue.served, *destination));
+        }
+        let in_order = |mut lines: Vec<(u64, Queue)>| {
+            lines.sort_unstable();
+            lines.into_iter().map(|(_, destination)| destination).collect()
+        };
+        lines.into_iter().map(|(tenant, lines)| (tenant, in_order(lines))).collect()
+    }
+
     /// How many of a destination's entries are under way.
     pub fn under_way(&self, destination: Queue) -> usize {
         self.queues.get(&destination).map_or(0, |queue| queue.in_flight)
     }
 
     /// Takes up ready entries: the first of each conversation that is not `busy`, in order, so many that `in_flight_max` are
-    /// under way. What is past its deadline is ready, held or not and wherever it stands: it only waits to be failed.
+    /// under way, and `most` of them. What is past its deadline is ready, held or not and wherever it stands: it only waits to be failed.
     pub fn take_ready(
         &mut self,
         destination: Queue,
         now: Timestamp,
         in_flight_max: usize,
+        most: usize,
         busy: impl Fn(ConversationId) -> bool,
     ) -> Vec<Entry> {
         let Some(queue) = self.queues.get_mut(&destination) else { return Vec::new() };
@@ -280,12 +300,21 @@ impl Later {
                 next = Timestamp::MAX;
                 break;
             }
+            if ready.len() >= most {
+                // It has its turn again.
+                next = now;
+                break;
+            }
             entry.in_flight = true;
             queue.in_flight += 1;
             blocked.insert(conversation);
             ready.push(entry.clone());
         }
         queue.next = next;
+        if !ready.is_empty() {
+            self.taken += 1;
+            queue.served = self.taken;
+        }
         ready
     }
 

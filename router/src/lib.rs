@@ -30,6 +30,7 @@ pub mod delivery;
 pub mod desk;
 pub mod egress;
 pub mod ends;
+mod fair;
 pub mod faults;
 pub mod fleet;
 pub mod flows;

@@ -15,15 +15,17 @@ use messaging::metrics;
 use messaging::metrics::SupervisedTask;
 use messaging::record::MediaNews;
 use messaging::supervise::again;
-use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
+use crate::media::queue::Queue;
 use crate::plan::{Effects, MediaJob};
+
+mod queue;
 
 /// Media that wait to be fetched.
 const QUEUE_MAX: usize = 1024;
-/// Media that are fetched at once for the shards.
-const FETCHES_MAX: usize = 8;
+/// Media that are fetched at once for the shards; for one tenant at most half of them, so that the others find a free one.
+const FETCHES_MAX: usize = 16;
 /// Waits before a medium is asked for again.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// Media whose bytes came along that are written at once.
@@ -35,16 +37,15 @@ const KEEP_WAIT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Media {
     library: Arc<Library>,
-    queue: mpsc::Sender<Wanted>,
+    queue: Arc<Queue<Wanted>>,
 }
 
 impl Media {
     /// Begins to fetch; ends when `running` is dropped.
     pub fn start(library: Arc<Library>, clock: SharedClock, running: &mut JoinSet<()>) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let waiting = Arc::new(Mutex::new(waiting));
+        let queue = Queue::new(QUEUE_MAX, FETCHES_MAX);
         for _ in 0..FETCHES_MAX {
-            let (library, clock, waiting) = (library.clone(), clock.clone(), waiting.clone());
+            let (library, clock, waiting) = (library.clone(), clock.clone(), queue.clone());
             running.spawn(again(SupervisedTask::MediaFetch, move || fetch(library.clone(), clock.clone(), waiting.clone())));
         }
         Self { library, queue }
@@ -87,7 +88,7 @@ impl Media {
     /// Hands on what is to be fetched, and deletes what was withdrawn, after the rows are stored.
     pub fn hand_on(&self, effects: &mut Effects) {
         for job in std::mem::take(&mut effects.media) {
-            if self.queue.try_send(job.wanted).is_err() {
+            if self.queue.push(job.wanted.owner.tenant.id(), job.wanted).is_some() {
                 metrics::MEDIA_FAILURES.at([MediaFault::Busy.index()]).increment(1);
             }
         }
@@ -104,9 +105,9 @@ impl Media {
     }
 }
 
-async fn fetch(library: Arc<Library>, clock: SharedClock, waiting: Arc<Mutex<mpsc::Receiver<Wanted>>>) {
+async fn fetch(library: Arc<Library>, clock: SharedClock, waiting: Arc<Queue<Wanted>>) {
     loop {
-        let Some(wanted) = waiting.lock().await.recv().await else { return };
+        let (wanted, _slot) = waiting.next().await;
         let mut waits = WAITS.into_iter();
         loop {
             let wait = waits.next();

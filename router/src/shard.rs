@@ -30,6 +30,7 @@ use crate::census::{self, Census, Holdings};
 use crate::crowd::{self, Intake};
 use crate::decide::{self, Parsed};
 use crate::desk::{Desk, States, Unfit, World, count};
+use crate::fair::Turns;
 use crate::faults::FaultPoint;
 use crate::fleet::Fleet;
 use crate::flows::{FlowKey, Flows, Pending};
@@ -74,6 +75,8 @@ const FROM_LANES_MAX: usize = 8192;
 const TIMERS_MAX: usize = 256;
 /// Tasks of one destination taken out of `later` that are under way at once, per shard.
 const LATER_IN_FLIGHT_MAX: usize = 32;
+/// Tasks taken out of `later` in one step, of all destinations together: however many a tenant has, others' records wait for one step only.
+const READY_MAX: usize = 512;
 /// Conversations that a shard remembers.
 const STATES_MAX: usize = 2048;
 /// Longest sleep between two looks.
@@ -178,6 +181,8 @@ pub struct Shard<'a> {
     pub(crate) later: Later,
     pub(crate) flows: Flows,
     pub(crate) waits: Waits,
+    /// Whose turn it is in `later`.
+    turns: Turns,
     to_me: mpsc::Sender<FromLane>,
     from_lanes: mpsc::Receiver<FromLane>,
     newest_log_time: Timestamp,

@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use messaging::clock::Timestamp;
-use messaging::ids::AccountId;
+use messaging::ids::{AccountId, TenantId};
 use messaging::outlook::Outlook;
 use messaging::record::Class;
 use messaging::store::Queue;
 
 use crate::plan::{LaterRow, LaterWork, Task, Work};
 
+/// Whose sends: one account's, of one class.
+type Line = (TenantId, AccountId, Class);
+
 /// The sends of a shard that wait.
 #[derive(Debug)]
 pub struct Waits {
     outlook: Arc<Outlook>,
-    mine: HashMap<(AccountId, Class), u64, RandomState>,
+    mine: HashMap<Line, u64, RandomState>,
 }
 
 impl Waits {
@@ -33,50 +36,50 @@ impl Waits {
     /// A new task waits. Deliveries are not counted.
     pub fn join(&mut self, task: &Task) {
         if let Work::Send(sending) = &task.work {
-            self.add(sending.account, sending.command.class);
+            self.add((task.tenant.id(), sending.account, sending.command.class));
         }
     }
 
     /// A row of `later` that the former owner left.
     pub fn join_row(&mut self, queue: Queue, row: &LaterRow) {
         if let Some((account, class)) = line(queue, row) {
-            self.add(account, class);
+            self.add((row.tenant, account, class));
         }
     }
 
     /// A task has ended.
     pub fn leave(&mut self, task: &Task) {
         if let Work::Send(sending) = &task.work {
-            self.remove(sending.account, sending.command.class);
+            self.remove((task.tenant.id(), sending.account, sending.command.class));
         }
     }
 
     /// A row of `later` has nothing left to do.
     pub fn leave_row(&mut self, queue: Queue, row: &LaterRow) {
         if let Some((account, class)) = line(queue, row) {
-            self.remove(account, class);
+            self.remove((row.tenant, account, class));
         }
     }
 
-    fn add(&mut self, account: AccountId, class: Class) {
-        *self.mine.entry((account, class)).or_default() += 1;
-        self.outlook.joined(account, class, 1);
+    fn add(&mut self, line: Line) {
+        *self.mine.entry(line).or_default() += 1;
+        self.outlook.joined(line.0, line.1, line.2, 1);
     }
 
-    fn remove(&mut self, account: AccountId, class: Class) {
-        let Some(waiting) = self.mine.get_mut(&(account, class)) else { return };
+    fn remove(&mut self, line: Line) {
+        let Some(waiting) = self.mine.get_mut(&line) else { return };
         *waiting -= 1;
         if *waiting == 0 {
-            self.mine.remove(&(account, class));
+            self.mine.remove(&line);
         }
-        self.outlook.left(account, class, 1);
+        self.outlook.left(line.0, line.1, line.2, 1);
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        for ((account, class), sends) in self.mine.drain() {
-            self.outlook.left(account, class, sends);
+        for ((tenant, account, class), sends) in self.mine.drain() {
+            self.outlook.left(tenant, account, class, sends);
         }
     }
 }

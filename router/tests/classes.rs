@@ -68,8 +68,11 @@ async fn a_campaign_holds_nothing_up() {
     rig.until(|rig| (3_000 - rig.platform.calls()).abs_diff(waits(rig)) < 20).await;
     let before = waits(&rig);
     assert_eq!(rig.outlook.ahead(rig.account, Class::Interactive), Some(0), "a campaign stands before no answer");
+    let of_tenant = |rig: &Rig| rig.outlook.waiting_of(rig.tenant.id()).unwrap() as usize;
+    assert!(of_tenant(&rig).abs_diff(before) < 20, "{} of the tenant wait", of_tenant(&rig));
+    assert_eq!(rig.outlook.waiting_of(messaging::ids::TenantId([9; 16])), Some(0), "none of another's");
     // The next owner knows as well.
     let rig = rig.die_and_restart().await;
-    rig.until(|rig| waits(rig).abs_diff(before) < 40).await;
+    rig.until(|rig| waits(rig).abs_diff(before) < 40 && of_tenant(rig).abs_diff(before) < 40).await;
     rig.stop().await;
 }

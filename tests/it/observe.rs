@@ -83,6 +83,7 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("trunkline_media_failures_total", "tests/it/media/hostile.rs"),
     ("trunkline_media_stored_bytes", "tests/it/media.rs"),
     ("trunkline_dead_letters_total", "tests/it/bad_input.rs"),
+    ("trunkline_quota_refusals_total", "gateway/src/testing/quotas.rs"),
     ("trunkline_ratelimit_degraded", "messaging/tests/limit_redis: outages"),
     ("trunkline_store_retries_total", "messaging/tests/store_scylla: a node that is away"),
     ("trunkline_store_expired_rows_total", "messaging/src/store/embedded/tests/retention.rs"),

@@ -65,14 +65,15 @@ impl Backend {
         match self {
             Self::Embedded => format!(
                 "[log]\npartitions = {PARTITIONS}\n[log.embedded]\nsegment = \"16MiB\"\n[store.embedded]\ncache = \"32MiB\"\n\
-                 [limits]\napi_per_key = \"100000/s\""
+                 [limits]\napi_per_key = \"100000/s\"\n[quotas]\napi_requests = 100_000"
             ),
             Self::Servers { kafka, cassandra, redis, copies, space } => format!(
                 "key_pepper = \"{PEPPER}\"\n[log]\nurl = \"kafka://{kafka}\"\ntopic_prefix = \"{prefix}\"\n\
                  [log.kafka]\ngroup = \"{space}\"\nsession_timeout = \"6s\"\nlinger = \"1ms\"\n[log.spool]\nsegment = \"8MiB\"\n\
                  [router]\nlease = \"3s\"\n\
                  [store]\nurl = \"cassandra://{cassandra}/{space}\"\n[store.scylla]\nreplication_factor = {copies}\n\
-                 [limits]\nurl = \"{redis}\"\nnodes_hint = 2\nredis_timeout = \"200ms\"\napi_per_key = \"100000/s\"",
+                 [limits]\nurl = \"{redis}\"\nnodes_hint = 2\nredis_timeout = \"200ms\"\napi_per_key = \"100000/s\"\n\
+                 [quotas]\napi_requests = 100_000",
                 space = space.keyspace(),
                 prefix = space.topic_prefix(),
             ),

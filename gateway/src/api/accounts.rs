@@ -13,6 +13,7 @@ use messaging::directory::{
 use messaging::exchange::HttpResponse;
 use messaging::ids::{AccountId, random10};
 use messaging::keeper::Change;
+use messaging::quota::Quota;
 use messaging::seal::Secret;
 use messaging::tenant::Tenant;
 use serde_json::{Map, Value, json};
@@ -70,8 +71,7 @@ fn find(directory: &Directory, tenant: Tenant, id: AccountId) -> Result<&Arc<Acc
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let query = Query::parse(call.query, &["limit", "cursor"])?;
     let directory = call.directory();
-    let ours = directory.accounts().filter(|account| account.owner.tenant == call.tenant());
-    let all = ours.map(|account| (account.row.id.to_string(), account)).collect();
+    let all = directory.accounts_of(call.tenant().id()).iter().map(|account| (account.row.id.to_string(), account)).collect();
     cursor::page_of(call, all, query.limit()?, query.get("cursor"), |account| show(call, account))
 }
 
@@ -154,7 +154,12 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         created_at: call.now,
         revision: 1,
     };
-    let directory = call.change(|_| Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])).await?;
+    let directory = call
+        .change(|directory| {
+            call.one_more(directory, tenant, Quota::Accounts)?;
+            Ok(vec![Change::put(DirectoryRow::Account(row.clone()))])
+        })
+        .await?;
     shown(call, &directory, id, StatusCode::CREATED)
 }
 

@@ -14,6 +14,7 @@ use messaging::event::{Event, EventFilter, EventType};
 use messaging::exchange::HttpRequest;
 use messaging::ids::{AccountId, EndpointId, EventId, random10};
 use messaging::keeper::Change;
+use messaging::quota::Quota;
 use messaging::seal::Secret;
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
@@ -202,7 +203,12 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         created_at: call.now,
         revision: 1,
     };
-    let directory = call.change(|_| Ok(vec![Change::put(DirectoryRow::Endpoint(row.clone()))])).await?;
+    let directory = call
+        .change(|directory| {
+            call.one_more(directory, tenant, Quota::Endpoints)?;
+            Ok(vec![Change::put(DirectoryRow::Endpoint(row.clone()))])
+        })
+        .await?;
     shown(call, &directory, id, StatusCode::CREATED, Some(&secret))
 }
 
@@ -302,7 +308,7 @@ pub(super) async fn test(call: &Call<'_>) -> Result<Reply, Problem> {
     let directory = call.directory();
     let endpoint = find(call, &directory, call.id()?)?;
     let account = endpoint.row.accounts.first().copied();
-    let any = || directory.accounts().find(|account| account.owner.tenant == call.tenant()).map(|account| account.owner.account);
+    let any = || directory.accounts_of(call.tenant().id()).first().map(|account| account.owner.account);
     let event = Event {
         id: EventId::draw(call.now, random10()),
         kind: EventType::Test,

@@ -4,6 +4,7 @@ use http::StatusCode;
 use messaging::directory::{DirectoryRow, KeyRow};
 use messaging::ids::{KeyId, TenantId, random10};
 use messaging::keeper::Change;
+use messaging::quota::Quota;
 use messaging::tenant::Scope;
 use serde_json::{Value, json};
 
@@ -29,8 +30,7 @@ fn show(row: &KeyRow) -> Value {
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let query = Query::parse(call.query, &["limit", "cursor"])?;
     let directory = call.directory();
-    let ours = directory.keys().filter(|row| row.tenant == call.tenant().id());
-    let all = ours.map(|row| (row.id.to_string(), row)).collect();
+    let all = directory.keys_of(call.tenant().id()).iter().map(|row| (row.id.to_string(), row)).collect();
     cursor::page_of(call, all, query.limit()?, query.get("cursor"), |row| show(row))
 }
 
@@ -70,7 +70,11 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         expires_at,
         created_at: call.now,
     };
-    call.change(|_| Ok(vec![Change::put(DirectoryRow::Key(row.clone()))])).await?;
+    call.change(|directory| {
+        call.one_more(directory, tenant, Quota::Keys)?;
+        Ok(vec![Change::put(DirectoryRow::Key(row.clone()))])
+    })
+    .await?;
     let mut body = show(&row);
     body["key"] = secret.expose().into();
     Ok(reply::json(StatusCode::CREATED, &body))
@@ -91,7 +95,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Reply, Problem> {
     let id: KeyId = call.id()?;
     let tenant = call.tenant().id();
     call.change(|directory| {
-        let is_ours = directory.keys().any(|row| row.id == id && row.tenant == tenant);
+        let is_ours = directory.keys_of(tenant).iter().any(|row| row.id == id);
         if is_ours { Ok(vec![Change::Delete(id.to_string())]) } else { Err(Problem::not_found()) }
     })
     .await?;

@@ -10,13 +10,12 @@ use messaging::clock::Timestamp;
 use messaging::directory::Directory;
 use messaging::ids::TenantId;
 use messaging::keeper::{Change, ChangeError};
-use messaging::limit::{Admission, Budget, BudgetKey, BudgetScope};
 use messaging::log::AppendError;
 use messaging::seal::DataKey;
 use messaging::store::StoreError;
 use messaging::tenant::{Caller, Scope, Tenant};
 
-use crate::problem::{Code, Problem, whole_seconds};
+use crate::problem::{Code, Problem};
 use crate::reply::Reply;
 use crate::routes::{Handler, PARAMS_MAX};
 use crate::server::worker::Worker;
@@ -39,6 +38,7 @@ mod judge;
 mod keys;
 mod messages;
 pub(crate) mod query;
+mod quotas;
 pub(crate) mod recent;
 mod send;
 pub(crate) mod span;
@@ -55,6 +55,8 @@ const TENANT_HEADER: &str = "trunkline-tenant";
 pub(crate) struct Call<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     pub(crate) caller: Caller,
+    /// Whose key it is: its quota of requests is used, whoever the administrator acts for.
+    payer: TenantId,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) request_id: &'a str,
     /// The route's template.
@@ -85,6 +87,7 @@ impl<'a> Call<'a> {
         if !caller.scopes.contains(scope) {
             return Err(Problem::new(Code::Forbidden, format!("this needs the scope {}", scope.name())));
         }
+        let payer = caller.tenant.id();
         if let Some(value) = headers.get(TENANT_HEADER) {
             caller.tenant = acting(&directory, &caller, value)?;
         }
@@ -92,6 +95,7 @@ impl<'a> Call<'a> {
         let mut call = Self {
             worker,
             caller,
+            payer,
             headers,
             request_id,
             route: "",
@@ -102,39 +106,9 @@ impl<'a> Call<'a> {
             auth_took,
             limit_took: Duration::ZERO,
         };
-        call.admit()?;
+        call.admit(&directory)?;
         call.limit_took = started.elapsed() - auth_took;
         Ok(call)
-    }
-
-    /// Takes one from the key's budget.
-    pub(crate) fn admit(&self) -> Result<(), Problem> {
-        let options = &self.shared().options;
-        let rate = options.api_per_key.max(f64::MIN_POSITIVE);
-        let burst = (rate * options.api_burst).ceil().max(1.0) as u32;
-        let key = BudgetKey { scope: BudgetScope::ApiKey, owner: self.caller.key.0 };
-        let budget = Budget { scope: BudgetScope::ApiKey, rate_per_second: rate, burst };
-        let Admission::Wait { wait, .. } = self.shared().parts.limit.admit(&[(key, budget)]) else { return Ok(()) };
-        let policy = format!("\"key\";q={burst};w={}", (options.api_burst.ceil() as u64).max(1));
-        let remaining = format!("\"key\";r=0;t={}", whole_seconds(wait));
-        let header = |text: String| HeaderValue::try_from(text).expect("digits and quotes are visible ASCII");
-        Err(Problem::new(Code::QuotaExceeded, "this key makes too many requests")
-            .retry_after(wait)
-            .with("violated-policies", vec!["key"])
-            .header(header::HeaderName::from_static("ratelimit-policy"), header(policy))
-            .header(header::HeaderName::from_static("ratelimit"), header(remaining)))
-    }
-
-    /// Takes one message of a batch from the tenant's budget.
-    pub(crate) fn admit_message(&self) -> Result<(), Problem> {
-        let options = &self.shared().options;
-        let rate = options.messages_per_tenant.max(f64::MIN_POSITIVE);
-        let burst = (rate * options.api_burst).ceil().max(1.0) as u32;
-        let key = BudgetKey { scope: BudgetScope::Tenant, owner: self.tenant().id().0 };
-        let budget = Budget { scope: BudgetScope::Tenant, rate_per_second: rate, burst };
-        let Admission::Wait { wait, .. } = self.shared().parts.limit.admit(&[(key, budget)]) else { return Ok(()) };
-        let detail = "this tenant sends too many messages in batches; see limits.messages_per_tenant";
-        Err(Problem::new(Code::QuotaExceeded, detail).retry_after(wait).with("violated-policies", vec!["tenant"]))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

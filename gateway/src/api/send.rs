@@ -12,6 +12,7 @@ use messaging::directory::Account;
 use messaging::ids::{ConversationId, MessageId, partition_of, random10};
 use messaging::log::{NewRecord, Topic};
 use messaging::metrics::{self, IdempotencyOutcome, IngressOutcome};
+use messaging::quota::Quota;
 use messaging::record::{Class, Command, Record, SendCommand};
 use messaging::state::{Conversation, MessageRow, Pointer};
 use messaging::store::Key;
@@ -209,6 +210,7 @@ pub(super) fn settle(
             format!("{} s of sends stand before it, and limits.max_wait is {} s", wait.as_secs(), call.shared().options.max_wait.as_secs());
         return Err(Problem::new(Code::QuotaExceeded, detail).retry_after(wait - call.shared().options.max_wait));
     }
+    call.one_more(&call.directory(), call.tenant().id(), Quota::WaitingSends)?;
     let way = match states {
         Ok(_) => judge::judge(call, &draft, &account, state)?,
         // The store is away: the shard decides.

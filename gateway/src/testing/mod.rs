@@ -9,6 +9,7 @@ mod hooks;
 mod keys;
 mod matrix;
 mod overload;
+mod quotas;
 mod reads;
 mod refresh;
 mod sends;

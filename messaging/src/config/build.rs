@@ -8,6 +8,7 @@ use super::reader::Reader;
 use super::values::{self, Wrong};
 use super::*;
 use crate::metrics::MAX_PARTITIONS;
+use crate::quota::LIMIT_MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -32,6 +33,7 @@ pub(super) fn config(mode: RunMode, from: &mut Reader<'_>) -> Config {
         router: router(from),
         store: store(from),
         limits: limits(from),
+        quotas: quotas(from),
         channels: super::channels::channels(from),
         webhooks: webhooks(from),
         media: media(from),
@@ -178,9 +180,20 @@ fn limits(from: &mut Reader<'_>) -> LimitsConfig {
     LimitsConfig {
         backend: backends::limits(from),
         api_per_key: from.rate("limits.api_per_key"),
-        messages_per_tenant: from.rate("limits.messages_per_tenant"),
         burst: from.number("limits.burst", 0.0..=3600.0),
         max_wait: from.duration("limits.max_wait", Duration::ZERO),
+    }
+}
+
+fn quotas(from: &mut Reader<'_>) -> QuotasConfig {
+    let mut limit = |key, quota: Quota| from.count(key, quota.least()..=LIMIT_MAX);
+    QuotasConfig {
+        accounts: limit("quotas.accounts", Quota::Accounts),
+        endpoints: limit("quotas.endpoints", Quota::Endpoints),
+        keys: limit("quotas.keys", Quota::Keys),
+        waiting_sends: limit("quotas.waiting_sends", Quota::WaitingSends),
+        api_requests: limit("quotas.api_requests", Quota::ApiRequests),
+        messages: limit("quotas.messages", Quota::Messages),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::channels::{ChannelKind, ChannelSettings};
 use crate::log::{self, Fsync};
 use crate::metrics::RunMode;
 use crate::outcome::named_enum;
+use crate::quota::{Quota, Quotas};
 use crate::seal::Secret;
 use crate::store;
 
@@ -97,6 +98,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
+    /// `[quotas]`.
+    pub quotas: QuotasConfig,
     /// `[channels.*]`: those that are on.
     pub channels: BTreeMap<ChannelKind, ChannelSettings>,
     /// `[webhooks]`.
@@ -272,12 +275,41 @@ pub struct LimitsConfig {
     pub backend: LimitsBackend,
     /// Calls a second of one API key.
     pub api_per_key: f64,
-    /// Messages a second that a tenant sends in batches.
-    pub messages_per_tenant: f64,
     /// Burst of a budget, in seconds of its rate.
     pub burst: f64,
     /// Longest wait for a budget.
     pub max_wait: Duration,
+}
+
+/// `[quotas]`: what each tenant may have, unless it was given a limit of its own.
+#[derive(Debug, Clone)]
+pub struct QuotasConfig {
+    /// Channel accounts.
+    pub accounts: u32,
+    /// Endpoints.
+    pub endpoints: u32,
+    /// API keys.
+    pub keys: u32,
+    /// Sends that wait.
+    pub waiting_sends: u32,
+    /// API requests a second, with all keys together.
+    pub api_requests: u32,
+    /// Messages a second in batches.
+    pub messages: u32,
+}
+
+impl QuotasConfig {
+    /// The limits.
+    pub fn limits(&self) -> Quotas {
+        Quotas::new(|quota| match quota {
+            Quota::Accounts => self.accounts,
+            Quota::Endpoints => self.endpoints,
+            Quota::Keys => self.keys,
+            Quota::WaitingSends => self.waiting_sends,
+            Quota::ApiRequests => self.api_requests,
+            Quota::Messages => self.messages,
+        })
+    }
 }
 
 /// `[webhooks]`.

@@ -40,6 +40,7 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("log.kafka.idempotence", "it is always on: order per partition rests on it"),
     ("log.embedded.fsync_interval", "the embedded log needs none: appends that come while a sync runs share the next one"),
     ("auth.clock_skew", "it had no effect: how old a signature may be is each channel's own rule"),
+    ("limits.messages_per_tenant", "it is quotas.messages now, a whole number: messages a second"),
     ("node.region", "name regions where the metrics are scraped"),
     ("retention.attempts", "it had no effect: attempts are counted, not stored one by one"),
     ("retention.audit", "it had no effect: this build has no audit log"),

@@ -41,6 +41,7 @@ fn the_defaults_serve() {
     assert_eq!(config.http.max_hook_body, 4 << 20);
     assert_eq!((config.log.partitions, config.log.max_record, config.log.fsync), (16, 4 << 20, Fsync::Group));
     assert_eq!(config.limits.api_per_key, 1000.0);
+    assert_eq!(config.quotas.limits(), crate::quota::Quotas::default());
     assert_eq!(config.webhooks.schedule.len(), 10);
     assert!(!config.webhooks.allow_http && config.webhooks.allow_private.is_empty() && config.webhooks.tls_ca_file.is_none());
     assert!(!config.dev.clock_control && !config.log.skip_damage);

@@ -18,8 +18,10 @@ named_enum! {
 BudgetScope {
     /// An API key.
     ApiKey = "api_key",
-    /// A tenant.
+    /// A tenant, with all its API keys together.
     Tenant = "tenant",
+    /// A tenant's messages in batches.
+    TenantMessages = "tenant_messages",
     /// A channel account.
     Account = "account",
     /// An account and a recipient.
@@ -46,7 +48,9 @@ impl BudgetScope {
     pub fn is_narrow(self) -> bool {
         match self {
             Self::Pair | Self::Chat | Self::Route | Self::Kind => true,
-            Self::ApiKey | Self::Tenant | Self::Account | Self::Page | Self::App | Self::Endpoint | Self::Global => false,
+            Self::ApiKey | Self::Tenant | Self::TenantMessages | Self::Account | Self::Page | Self::App | Self::Endpoint | Self::Global => {
+                false
+            }
         }
     }
 }

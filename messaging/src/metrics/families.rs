@@ -10,6 +10,7 @@ use crate::channels::{ChannelKind, MediaFault, PieceKind};
 use crate::limit::BudgetScope;
 use crate::log::Topic;
 use crate::outcome::Outcome;
+use crate::quota::Quota;
 
 /// Bucket bounds in seconds: general requests.
 const HTTP: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -236,6 +237,8 @@ families! {
     // Limits, store and cache
     RATELIMIT_DECISIONS: Counter = "trunkline_ratelimit_decisions_total" ["scope": BudgetScope, "decision": LimitDecision]
         "Rate-limit decisions; delayed and refused are counted apart.",
+    QUOTA_REFUSALS: Counter = "trunkline_quota_refusals_total" ["quota": Quota]
+        "API requests, and messages of batches, that were refused because a quota of their tenant is used up.",
     RATELIMIT_DEGRADED: Gauge = "trunkline_ratelimit_degraded" []
         "Whether limits run on local estimates because the shared backend is away (1) or not (0).",
     STORE_REQUESTS: Counter = "trunkline_store_requests_total" ["operation": StoreOperation, "outcome": StoreOutcome]

@@ -60,7 +60,7 @@ proptest! {
                     later.push(DESTINATION, row, now);
                 }
                 Step::Take(max) => {
-                    for entry in later.take_ready(DESTINATION, now, max, |_| false) {
+                    for entry in later.take_ready(DESTINATION, now, max, usize::MAX, |_| false) {
                         let LaterWork::Deliver { sequence, .. } = entry.row.what else { unreachable!() };
                         let expected = waiting[&entry.row.conversation].front();
                         prop_assert_eq!(Some(&sequence), expected, "the oldest of its conversation");
@@ -93,7 +93,7 @@ proptest! {
         now = now.plus(std::time::Duration::from_secs(1000));
         let mut left: usize = waiting.values().map(VecDeque::len).sum();
         while left > 0 {
-            let ready = later.take_ready(DESTINATION, now, 100, |_| false);
+            let ready = later.take_ready(DESTINATION, now, 100, usize::MAX, |_| false);
             prop_assert!(!ready.is_empty(), "nothing is forgotten");
             left -= ready.len();
             for entry in ready {
@@ -129,14 +129,14 @@ fn nothing_wakes_for_what_cannot_go() {
         later.push(DESTINATION, row(conversation, u64::from(conversation)), now);
     }
     assert!(later.next_wake(Timestamp::MAX) <= now);
-    let taken = later.take_ready(DESTINATION, now, 4, |_| false);
+    let taken = later.take_ready(DESTINATION, now, 4, usize::MAX, |_| false);
     assert_eq!((taken.len(), later.next_wake(Timestamp::MAX)), (4, Timestamp::MAX), "as many under way as may be");
     later.again(DESTINATION, taken[0].order, Timestamp::from_secs(2000), 1, now);
     assert!(later.next_wake(Timestamp::MAX) <= now, "one may go now");
-    assert_eq!(later.take_ready(DESTINATION, now, 4, |_| false).len(), 1);
+    assert_eq!(later.take_ready(DESTINATION, now, 4, usize::MAX, |_| false).len(), 1);
     later.done(DESTINATION, taken[1].order, now);
     assert!(later.next_wake(Timestamp::MAX) <= now, "one may go now");
-    assert_eq!(later.take_ready(DESTINATION, now, 8, |_| true).len(), 0);
+    assert_eq!(later.take_ready(DESTINATION, now, 8, usize::MAX, |_| true).len(), 0);
     assert!(later.next_wake(Timestamp::MAX) > now, "busy in memory: a little later");
 }
 
@@ -154,4 +154,52 @@ fn timers_fire_in_order_and_once() {
     let order: Vec<u64> = due.iter().map(|(row, _)| row.due.since(now).as_secs()).collect();
     assert_eq!(order, [10, 10, 20]);
     assert_eq!(later.next_wake(Timestamp::MAX), now.plus(std::time::Duration::from_secs(30)));
+}
+
+fn destination(number: u8) -> Queue {
+    Queue::Destination([number; 16])
+}
+
+/// One step's turns: gives what was taken, by destination. What was taken ends before the next step.
+fn turn(later: &mut Later, turns: &mut crate::fair::Turns, now: Timestamp, most: usize) -> BTreeMap<Queue, usize> {
+    let mut taken: Vec<(Queue, u64)> = Vec::new();
+    turns.serve(later.lines(now), 4, most, |destination, most| {
+        let ready = later.take_ready(*destination, now, 4, most, |_| false);
+        taken.extend(ready.iter().map(|entry| (*destination, entry.order)));
+        ready.len()
+    });
+    let mut by_destination = BTreeMap::new();
+    for (destination, order) in taken {
+        later.done(destination, order, now);
+        *by_destination.entry(destination).or_default() += 1;
+    }
+    by_destination
+}
+
+/// A tenant's hundred endpoints are well again, all at once; of another tenant a few entries wait.
+#[test]
+fn a_tenant_with_many_destinations_leaves_room_in_every_step() {
+    const QUIET: u8 = 200;
+    let mut later = Later::new(0, 1);
+    let now = Timestamp::from_secs(1000);
+    for number in 0..100 {
+        (0..40).for_each(|conversation| drop(later.push(destination(number), row(conversation, 0), now)));
+    }
+    for conversation in 0..6 {
+        let row = LaterRow { tenant: TenantId([2; 16]), ..row(conversation, 0) };
+        later.push(destination(QUIET), row, now);
+    }
+    let mut turns = crate::fair::Turns::default();
+    let mut sums: BTreeMap<Queue, usize> = BTreeMap::new();
+    for (step, of_quiet) in [4, 2, 0, 0, 0, 0, 0].into_iter().enumerate() {
+        let got = turn(&mut later, &mut turns, now, 64);
+        assert_eq!(got.values().sum::<usize>(), 64, "step {step} has so much to do, and no more");
+        assert_eq!(got.get(&destination(QUIET)).copied().unwrap_or_default(), of_quiet, "step {step}");
+        assert!(later.next_wake(Timestamp::MAX) <= now, "what had no turn goes at once");
+        got.into_iter().for_each(|(destination, count)| *sums.entry(destination).or_default() += count);
+    }
+    assert_eq!(sums.len(), 101, "no destination is served twice before each was once");
+    while !later.is_empty() {
+        assert!(!turn(&mut later, &mut turns, now, 64).is_empty(), "all of it comes out");
+    }
 }

@@ -221,7 +221,7 @@ impl Shard<'_> {
             Queue::Destination(id) | Queue::Bulk(id) => directory.account(AccountId(id)),
             Queue::Timers => None,
         });
-        let any = || directory.accounts().find(|account| account.row.tenant == tenant.id());
+        let any = || directory.accounts_of(tenant.id()).first();
         let of = |account: &Arc<messaging::directory::Account>| (account.row.id, account.channel);
         let (account, channel) = known.or_else(|| account.or_else(any).map(of))?;
         let queue = match row.what {

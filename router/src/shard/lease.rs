@@ -57,6 +57,7 @@ impl<'a> Shard<'a> {
             later: Later::new(id, lease.epoch),
             flows: Flows::default(),
             waits: Waits::new(parts.outlook.clone()),
+            turns: Turns::default(),
             to_me,
             from_lanes,
             newest_log_time: Timestamp::ZERO,

@@ -3,11 +3,12 @@
 use super::*;
 
 impl Shard<'_> {
+    /// What waits in `later` and may go now: of all destinations together no more than a step can take, in turns between tenants.
     pub(super) fn take_ready(&mut self, now: Timestamp) -> Vec<(Queue, later::Entry)> {
         let mut ready = Vec::new();
-        for destination in self.later.waiting(now) {
-            let flows = &self.flows;
-            let busy = |conversation| match destination {
+        let (flows, later) = (&self.flows, &mut self.later);
+        self.turns.serve(later.lines(now), LATER_IN_FLIGHT_MAX, READY_MAX, |destination, most| {
+            let busy = |conversation| match *destination {
                 Queue::Destination(id) => {
                     let account = Destination::Account(AccountId(id), Class::Interactive);
                     flows.is_busy((Destination::Endpoint(EndpointId(id)), conversation)) || flows.is_busy((account, conversation))
@@ -15,10 +16,11 @@ impl Shard<'_> {
                 Queue::Bulk(id) => flows.is_busy((Destination::Account(AccountId(id), Class::Bulk), conversation)),
                 Queue::Timers => false,
             };
-            for entry in self.later.take_ready(destination, now, LATER_IN_FLIGHT_MAX, busy) {
-                ready.push((destination, entry));
-            }
-        }
+            let taken = later.take_ready(*destination, now, LATER_IN_FLIGHT_MAX, most, busy);
+            let count = taken.len();
+            ready.extend(taken.into_iter().map(|entry| (*destination, entry)));
+            count
+        });
         ready
     }
 
@@ -81,7 +83,9 @@ impl Shard<'_> {
             };
             let pending = Pending { task, slot, place, order: None };
             let waits = self.later.blocks(destination.queue(), key.1) || self.later.held(destination.queue(), now);
-            if waits || !self.flows.has_room(key) {
+            let most = self.parts.options.max_in_flight_per_shard;
+            let may_hold = pending.slot.is_none() || self.flows.may_hold(pending.task.tenant.id(), destination.class(), most);
+            if waits || !may_hold || !self.flows.has_room(key) {
                 self.shadow(desk, key, now);
                 self.park(desk, pending, Timestamp::ZERO, now);
             } else if self.flows.push(pending) {

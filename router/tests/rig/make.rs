@@ -89,7 +89,7 @@ pub fn run(
     };
     let seconds = Duration::from_secs;
     let options = router::Options {
-        max_in_flight_per_shard: 4096,
+        max_in_flight_per_shard: 1024,
         commit_interval: Duration::from_millis(50),
         lease_ttl: seconds(10),
         drain: seconds(2),

@@ -25,6 +25,7 @@ use messaging::tenant::{Owned, Tenant};
 
 mod log;
 mod make;
+mod neighbour;
 mod server;
 
 pub use log::MemLog;

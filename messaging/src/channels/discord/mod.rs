@@ -117,6 +117,7 @@ impl Channel for Discord {
             BudgetScope::App => Owner::Platform(account.public("application_id").to_owned()),
             BudgetScope::ApiKey
             | BudgetScope::Tenant
+            | BudgetScope::TenantMessages
             | BudgetScope::Account
             | BudgetScope::Pair
             | BudgetScope::Kind

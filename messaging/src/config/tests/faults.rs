@@ -9,6 +9,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("[lgo]\npartitions = 4", "there is no setting `lgo`", "`trunkline config defaults` prints every key"),
     ("[webhook]\ntimeout = \"5s\"", "there is no setting `webhook`", "did you mean `webhooks`?"),
     ("data_dir = \"/x\"", "there is no setting `data_dir`", "did you mean `node.data_dir`?"),
+    (
+        "[limits]\nmessages_per_tenant = \"9/s\"",
+        "`limits.messages_per_tenant` cannot be set",
+        "it is quotas.messages now, a whole number: messages a second",
+    ),
+    ("[quotas]\napi_requests = 0", "`quotas.api_requests`: 0 is out of range", "write a whole number from 1 to 1000000000"),
     ("[router]\nsegment = 4", "there is no setting `router.segment`", "did you mean `log.embedded.segment`?"),
     ("[log]\nembedded = true", "`log.embedded` is a section, not a key", "write [log.embedded] and the keys under it"),
     ("log = \"embedded:\"", "`log` is a section, not a key", "write [log] and the keys under it"),
