@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bench::http::Client;
-use bench::platform::{PersonsFile, SimOptions, TiktokSim, tiktok};
+use bench::platform::{Answer, PersonsFile, SimOptions, TiktokSim, tiktok};
 use bytes::Bytes;
-use messaging::metrics::{RunMode, install};
+use messaging::metrics::{FAMILIES, RunMode, install};
 use serde_json::{Value, json};
-use system_tests::boards::{self, Board, EXPLORE_ONLY, Proof, ROLL_OUTS, expression, metrics};
+use system_tests::boards::{self, Board, EXPLORE_ONLY, Proof, ROLL_OUTS, expression, labels, metrics};
 use system_tests::prometheus::Prometheus;
 use system_tests::world::World;
-use system_tests::{Backend, PHONE, Setup, System, fast};
+use system_tests::{Backend, CHAT, PHONE, Setup, System, fast};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 /// Writes the files instead of comparing them.
@@ -26,6 +28,8 @@ const PAUSED_FOR: Duration = Duration::from_secs(6);
 const LATE: u32 = 100;
 /// Sends to one person at once: more than WhatsApp's budget of a pair lets through.
 const TOO_MANY: usize = 6;
+/// Sends to a platform that is down: enough for its circuit.
+const FAILING: i64 = 24;
 /// Between two rounds of customers and sends, one at each account.
 const ROUND: Duration = Duration::from_millis(500);
 /// The head of a picture.
@@ -137,6 +141,32 @@ fn boards_ask_for_what_exists_and_nothing_is_forgotten() {
     }
 }
 
+/// Labels that Prometheus, the rules and the facts of the build give.
+const LABELS: [&str; 7] = ["instance", "job", "le", "slo", "alertstate", "version", "revision"];
+
+/// A sum by a label that does not exist is one line without a name.
+#[test]
+fn labels_exist_and_legends_show_them() {
+    let all = exported();
+    for board in boards::boards() {
+        for (panel, query) in board.panels.iter().flat_map(|panel| panel.queries.iter().map(move |query| (panel, query))) {
+            let at = format!("{}, {}", board.name, panel.title);
+            let families: Vec<&str> = metrics(query.text).into_iter().map(|name| family(name, &all)).collect();
+            let of_families = FAMILIES.iter().filter(|one| families.contains(&one.name())).flat_map(|one| one.labels());
+            let known: Vec<&str> = of_families.map(|label| label.name).chain(LABELS).collect();
+            let named = labels(query.text);
+            for label in &named {
+                assert!(known.contains(label), "{at}: {label} is no label of {families:?}");
+            }
+            let sums = query.text.contains(" by (");
+            for label in query.legend.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()) {
+                let is_there = if sums { named.contains(&label) } else { known.contains(&label) };
+                assert!(is_there, "{at}: the legend says {label}, which the query does not give");
+            }
+        }
+    }
+}
+
 /// What Prometheus gives for a query of the table: none when it is as it should be.
 async fn fault(prometheus: &Prometheus, proof: Proof, text: &str) -> Option<String> {
     // As Grafana fills them in: all jobs, and the interval of a scrape every 15 s.
@@ -151,11 +181,12 @@ async fn fault(prometheus: &Prometheus, proof: Proof, text: &str) -> Option<Stri
 /// The numbers that a panel shows are there, and those of a loaded node are not 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_gives_data_of_a_loaded_node() {
-    let setup = Setup { world: World::crowded(), backend: Some(Backend::Embedded), ..Setup::default() };
+    let config = "[http]\nheader_timeout = \"1s\"\n".to_owned();
+    let setup = Setup { world: World::crowded(), backend: Some(Backend::Embedded), config, ..Setup::default() };
     let system = System::with(setup).await;
     let prometheus = Prometheus::start(system.process.admin, &deploy().join("prometheus")).await;
     let begun = Instant::now();
-    let _tiktok = trouble(&system).await;
+    let _held = trouble(&system).await;
     let troubled = Instant::now();
     let boards = boards::boards();
     let mut waiting = queries(&boards);
@@ -185,9 +216,13 @@ async fn every_panel_gives_data_of_a_loaded_node() {
     println!("every panel has data after {:?}", begun.elapsed());
 }
 
-/// What a load alone does not move: late deliveries, waiting sends, refusals, media, dead letters, a repeat, a forgery, a refreshed token.
-async fn trouble(system: &System) -> TiktokSim {
+/// What a load alone does not move: late deliveries, waiting sends, refusals, media, dead letters, a repeat, a forgery, a platform that is
+/// down, a request whose head never ends, a refreshed token. What it gives is held while the queries are asked.
+async fn trouble(system: &System) -> (TcpStream, TiktokSim) {
     system.ok("POST", &format!("/v1/endpoints/{}/pause", system.endpoint), &Value::Null).await;
+    for chat in CHAT..CHAT + FAILING {
+        system.telegram.customer_writes(chat, "hello").await;
+    }
     for customer in 0..LATE {
         system.whatsapp.customer_writes(&(15_550_200 + customer).to_string(), "the endpoint is paused").await;
     }
@@ -208,7 +243,17 @@ async fn trouble(system: &System) -> TiktokSim {
     for _ in 0..TOO_MANY {
         system.call("POST", "/v1/messages", &[], &system.text(PHONE, "too many").to_string()).await;
     }
-    refreshed_token(system).await
+    system.telegram.standing_answer(Answer::Status(503));
+    for chat in CHAT..CHAT + FAILING {
+        system.call("POST", "/v1/messages", &[], &to_chat(system, chat).to_string()).await;
+    }
+    let mut slow = TcpStream::connect(system.process.public).await.expect("the node listens");
+    slow.write_all(b"GET / HTTP/1.1\r\n").await.expect("the node reads");
+    (slow, refreshed_token(system).await)
+}
+
+fn to_chat(system: &System, chat: i64) -> Value {
+    json!({"account": system.tg_account, "to": {"chat_id": chat.to_string()}, "type": "text", "text": {"body": "hello"}})
 }
 
 /// An account whose token the platform refuses once: it is refreshed, and from then on its end is known.
@@ -237,6 +282,8 @@ async fn refreshed_token(system: &System) -> TiktokSim {
 /// A customer of every account speaks, and is answered.
 async fn everybody_speaks(system: &System, round: u32) {
     let customer = round % CUSTOMERS;
+    let chat = CHAT + i64::from(round) % FAILING;
+    system.call("POST", "/v1/messages", &[], &to_chat(system, chat).to_string()).await;
     for place in system.places() {
         system.customer_says(place, customer, "hello").await;
         let authorization = format!("Bearer {}", system.key_of(place.tenant));

@@ -101,8 +101,7 @@ pub(super) fn ingress() -> Board {
             Panel::lines("Shed requests", PerSecond)
                 .note("Refused to protect the process. 0 outside of overload tests.")
                 .query("{{listener}} {{reason}}", "sum by (listener, reason) (rate(trunkline_http_shed_total[R]))")
-                .alerts(&["TrunklineShedding"])
-                .may_be_zero("nothing is shed while the process has room"),
+                .alerts(&["TrunklineShedding"]),
             Panel::lines("Duplicates and idempotent replays", PerSecond)
                 .note("What idempotency keys met at the API, and what the router had seen before.")
                 .query("key: {{outcome}}", "sum by (outcome) (rate(trunkline_idempotency_requests_total[R]))")

@@ -53,8 +53,7 @@ pub(super) fn platforms() -> Board {
                 .alerts(&["TrunklineAccountsBroken", "TrunklineAccountsUnverified"]),
             Panel::lines("Circuits of accounts", PerSecond)
                 .note("A circuit opens when an account's platform is down, and closes when it is back.")
-                .query("{{channel}} {{to}}", "sum by (channel, to) (rate(trunkline_platform_circuit_transitions_total[R]))")
-                .may_be_zero("asks for a platform that is down for long"),
+                .query("{{channel}} {{to}}", "sum by (channel, to) (rate(trunkline_platform_circuit_transitions_total[R]))"),
             Panel::lines("Works of accounts", Count)
                 .note("Connections, pulls and refreshes that go on now.")
                 .query("{{work}}", "sum by (work) (trunkline_account_works)"),

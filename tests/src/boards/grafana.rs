@@ -80,6 +80,8 @@ struct Shown {
     field_config: Option<FieldConfig>,
     options: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    transformations: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     targets: Vec<Target>,
 }
 
@@ -142,7 +144,12 @@ struct Target {
 pub fn dashboard(board: &Board, alerts: &[&str]) -> String {
     let mut flow = Flow::default();
     let panels = board.panels.iter().zip(1..).map(|(panel, id)| shown(panel, id, flow.place(panel.width, board.height), alerts)).collect();
-    text(&frame(board.name, board.title, board.description, panels, vec![job()]))
+    let frame = frame(board.name, board.title, board.description, panels);
+    let roll_outs = json!({
+        "name": "New versions", "datasource": datasource(), "enable": true, "iconColor": "blue", "expr": expression(ROLL_OUTS),
+        "titleFormat": "Roll-out", "textFormat": "{{version}}", "step": "60s",
+    });
+    text(&Dashboard { templating: List { list: variables() }, annotations: List { list: vec![roll_outs] }, ..frame })
 }
 
 /// The board of the runbooks, from the text of `deploy/prometheus/runbooks.md`: the panels of the others link to its sections.
@@ -160,10 +167,11 @@ pub fn runbooks(markdown: &str) -> String {
         links: Vec::new(),
         field_config: None,
         options: json!({"mode": "markdown", "content": body.trim()}),
+        transformations: Vec::new(),
         targets: Vec::new(),
     });
     let description = "What each alert means, and what to do. Made of deploy/prometheus/runbooks.md.";
-    text(&frame(RUNBOOKS, "Trunkline: runbooks", description, panels.collect(), Vec::new()))
+    text(&frame(RUNBOOKS, "Trunkline: runbooks", description, panels.collect()))
 }
 
 fn text(dashboard: &Dashboard<'_>) -> String {
@@ -172,13 +180,16 @@ fn text(dashboard: &Dashboard<'_>) -> String {
     text
 }
 
-fn frame<'a>(name: &str, title: &'a str, description: &'a str, panels: Vec<Shown>, variables: Vec<Value>) -> Dashboard<'a> {
-    let mut list = vec![json!({"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1})];
-    list.extend(variables);
-    let roll_outs = json!({
-        "name": "New versions", "datasource": datasource(), "enable": true, "iconColor": "blue", "expr": expression(ROLL_OUTS),
-        "titleFormat": "Roll-out", "textFormat": "{{version}}", "step": "60s",
-    });
+/// What every board has, without variables and annotations.
+fn frame<'a>(name: &str, title: &'a str, description: &'a str, panels: Vec<Shown>) -> Dashboard<'a> {
+    let boards = Link {
+        kind: "dashboards",
+        tags: vec![TAG],
+        include_vars: true,
+        keep_time: true,
+        target_blank: false,
+        ..link("Boards", String::new())
+    };
     Dashboard {
         uid: uid(name),
         title,
@@ -191,9 +202,9 @@ fn frame<'a>(name: &str, title: &'a str, description: &'a str, panels: Vec<Shown
         refresh: "30s",
         time: Span { from: "now-3h", to: "now" },
         timezone: "browser",
-        links: vec![Link { kind: "dashboards", tags: vec![TAG], include_vars: true, keep_time: true, ..link("Boards", String::new()) }],
-        templating: List { list },
-        annotations: List { list: vec![roll_outs] },
+        links: vec![boards],
+        templating: List { list: Vec::new() },
+        annotations: List { list: Vec::new() },
         panels,
     }
 }
@@ -206,14 +217,16 @@ fn datasource() -> Value {
     json!({"type": "prometheus", "uid": "${datasource}"})
 }
 
-/// The variable `$job`: all that run Trunkline, until somebody chooses.
-fn job() -> Value {
+/// `$datasource`, and `$job`: all jobs that run Trunkline, until somebody chooses.
+fn variables() -> Vec<Value> {
+    let source = json!({"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1});
     let query = "label_values(trunkline_build_info, job)";
-    json!({
+    let job = json!({
         "name": "job", "label": "Job", "type": "query", "datasource": datasource(), "definition": query,
         "query": {"query": query, "refId": "job"}, "refresh": 2, "sort": 1, "multi": true, "includeAll": true,
         "current": {"text": "All", "value": "$__all"},
-    })
+    });
+    vec![source, job]
 }
 
 fn link(title: &str, url: String) -> Link {
@@ -256,6 +269,11 @@ fn shown(panel: &Panel, id: u32, grid_pos: Position, alerts: &[&str]) -> Shown {
         link(&format!("Runbook: {alert}"), format!("/d/{}?viewPanel=panel-{}", uid(RUNBOOKS), at + 1))
     };
     let (kind, options, custom) = looks(panel);
+    let mut transformations = Vec::new();
+    if panel.kind == Kind::Table {
+        // A table is of labels: the time and the value 1 say nothing.
+        transformations.push(json!({"id": "organize", "options": {"excludeByName": {"Time": true, "Value": true, "__name__": true}}}));
+    }
     Shown {
         id,
         title: panel.title.to_owned(),
@@ -266,6 +284,7 @@ fn shown(panel: &Panel, id: u32, grid_pos: Position, alerts: &[&str]) -> Shown {
         links: panel.alerts.iter().map(runbook).collect(),
         field_config: Some(FieldConfig { defaults: defaults(panel, custom), overrides: Vec::new() }),
         options,
+        transformations,
         targets: panel.queries.iter().zip('A'..).map(|(query, letter)| target(panel.kind, query, letter)).collect(),
     }
 }

@@ -10,7 +10,7 @@ mod inside;
 mod promql;
 
 pub use grafana::{dashboard, runbooks};
-pub use promql::{expression, metrics};
+pub use promql::{expression, labels, metrics};
 
 /// A dashboard.
 #[derive(Debug)]

@@ -41,6 +41,24 @@ pub fn metrics(text: &str) -> Vec<&str> {
     names(text).into_iter().map(|(_, name)| name).collect()
 }
 
+/// The labels that a query names: in lists such as `by (…)`, and in selectors.
+pub fn labels(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices('(') {
+        let before = text[..at].trim_end();
+        let word = before.rsplit(|letter: char| !is_of_word(letter)).next().unwrap_or_default();
+        if LISTS.contains(&word) {
+            let list = text[at + 1..].split(')').next().unwrap_or_default();
+            found.extend(list.split(',').map(str::trim).filter(|label| !label.is_empty()));
+        }
+    }
+    for selector in text.split('{').skip(1) {
+        let selector = selector.split('}').next().unwrap_or_default();
+        found.extend(selector.split(',').filter_map(|matcher| matcher.split(['=', '!']).next()).map(str::trim));
+    }
+    found
+}
+
 /// Where metric names stand: words outside of selectors, ranges and lists of labels that are neither keywords nor functions.
 fn names(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
@@ -86,6 +104,12 @@ fn is_of_word(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_found() {
+        let text = r#"sum by (le, topic) (rate(a{b="c", d!="e"}[R])) / on(slo) group_left() f"#;
+        assert_eq!(labels(text), ["le", "topic", "slo", "b", "d"]);
+    }
 
     #[test]
     fn selectors_get_their_matcher() {
