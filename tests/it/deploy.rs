@@ -39,6 +39,38 @@ fn compose_files_are_accepted_and_their_settings_exist() {
     }
 }
 
+/// Prometheus and Grafana of compose.yaml start when they are asked for, find their files, and look at every process.
+#[test]
+fn monitoring_is_asked_for_and_finds_what_it_needs() {
+    let read = |path: &str| std::fs::read_to_string(deploy().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let compose = read("compose/compose.yaml");
+    for part in ["prometheus", "grafana"] {
+        let service = compose.split(&format!("\n  {part}:\n")).nth(1).unwrap_or_else(|| panic!("{part} is a service"));
+        let service = service.split("\n\n").next().unwrap_or_default();
+        assert!(service.contains("    profiles: [monitoring]\n"), "{part} is off by default");
+        let mounts: Vec<&str> =
+            service.lines().filter_map(|line| line.trim().strip_prefix("- ")).filter(|line| line.starts_with('.')).collect();
+        assert_eq!(mounts.len(), 2, "{part}: {mounts:?}");
+        for mount in mounts {
+            let source = mount.split(':').next().unwrap_or_default();
+            assert!(deploy().join("compose").join(source).exists(), "{part}: {source} does not exist");
+        }
+    }
+    let boards = "/etc/trunkline/dashboards";
+    assert!(compose.contains(&format!("../grafana/dashboards:{boards}:ro")), "the boards are mounted");
+    assert!(read("grafana/provisioning/dashboards/trunkline.yaml").contains(&format!("path: {boards}\n")), "Grafana looks for them there");
+    assert!(read("grafana/provisioning/datasources/prometheus.yaml").contains("url: http://prometheus:9090\n"), "Grafana asks it");
+    let config = deploy().join("compose/prometheus.yaml");
+    let checked = Command::new("promtool").args(["check", "config"]).arg(&config).output();
+    let checked = checked.expect("promtool is there: tests/run fetches it");
+    assert!(checked.status.success(), "promtool says: {}", String::from_utf8_lossy(&checked.stderr));
+    let scraped = read("compose/prometheus.yaml");
+    let processes = compose.split("TRUNKLINE__NODE__NAME: ").skip(1).filter_map(|rest| rest.lines().next());
+    for process in processes {
+        assert!(scraped.contains(&format!("\"{process}:9090\"")), "{process} is scraped");
+    }
+}
+
 #[test]
 fn the_commands_of_the_one_shots_parse() {
     for words in [

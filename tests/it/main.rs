@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bad_input;
+mod boards;
 mod deploy;
 mod dev;
 mod discord;

@@ -22,11 +22,13 @@ use serde_json::{Value, json};
 
 mod audit;
 mod backend;
+pub mod boards;
 mod config;
 mod forget;
 pub mod load;
 pub mod net;
 mod process;
+pub mod prometheus;
 pub mod servers;
 pub mod world;
 
