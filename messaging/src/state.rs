@@ -322,6 +322,15 @@ pub struct EventRow {
     /// The `trunkline-sequence` that each endpoint was to get it with: so a delivery that is taken up again after a crash
     /// carries the same number.
     pub sequences: Vec<(EndpointId, u64)>,
+    /// The conversation that these numbers are of, where the event names none; none either: the account's own.
+    pub numbered_in: Option<ConversationId>,
+}
+
+impl EventRow {
+    /// The conversation whose deliveries it stands among; none: the account's own.
+    pub fn flow(&self) -> Option<ConversationId> {
+        self.event.conversation.or(self.numbered_in)
+    }
 }
 
 /// How far a shard is with the feed: what stands at or before `settled` is delivered, given up, or in `later`. After a crash
@@ -489,6 +498,11 @@ impl EventRow {
     }
     /// From the store.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
-        Ok(postcard::from_bytes(bytes)?)
+        if let Ok(row) = postcard::from_bytes(bytes) {
+            return Ok(row);
+        }
+        // Rows of before end with the numbers.
+        let (event, data, sequences) = postcard::from_bytes(bytes)?;
+        Ok(Self { event, data, sequences, numbered_in: None })
     }
 }

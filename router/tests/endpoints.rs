@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use messaging::directory::EndpointState;
 use messaging::ids::EndpointId;
-use rig::{Rig, Server};
+use rig::{Answer, Rig, Server};
 
 /// D1: what one endpoint has waiting is let go of at once, while the next endpoint's task of the same event has no place yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,4 +71,35 @@ async fn a_slow_endpoint_makes_nothing_repeat_at_a_healthy_one() {
             .await;
         rig.stop().await;
     }
+}
+
+/// An event about an endpoint has its number in the conversation that found it out. Whoever takes the shard over delivers it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoints_event_keeps_its_place_after_a_crash() {
+    let well = Server::start(|_| String::new()).await;
+    let rig = Rig::start().await;
+    rig.add_endpoint(EndpointId([9; 16]), format!("{}/hook", well.url), EndpointState::Active).await;
+    rig.customer_writes("16505551234", "one", 0).await;
+    rig.inbox.wait_for_kind("message.received", 1).await;
+    well.wait_for_kind("message.received", 1).await;
+    well.hold(0);
+    rig.inbox.answer_next(Answer::Status(410));
+    rig.customer_writes("16505551234", "two", 1).await;
+    rig.until(|rig| rig.endpoint_disabled()).await;
+    rig.quiet().await;
+    let rig = rig.die_and_restart().await;
+    well.open();
+    well.wait_for_kind("endpoint.disabled", 1).await;
+    rig.customer_writes("16505551234", "three", 2).await;
+    well.wait_for_body("three").await;
+    let all = well.all();
+    let conversations: BTreeSet<&String> = all.iter().map(|delivery| &delivery.conversation).collect();
+    let numbers: BTreeSet<u64> = all.iter().map(|delivery| delivery.sequence).collect();
+    assert_eq!(
+        (conversations.len(), numbers),
+        (1, (1..=5).collect()),
+        "{:?}",
+        all.iter().map(|delivery| &delivery.kind).collect::<Vec<_>>()
+    );
+    rig.stop().await;
 }

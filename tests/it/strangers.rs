@@ -63,7 +63,7 @@ async fn with_few_descriptors_strangers_and_many_endpoints_keep_nobody_out() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();
     let setup = Setup { platforms: platforms(), config, world: World::crowded(), descriptors: Some(DESCRIPTORS), ..Setup::default() };
     let system = System::with(setup).await;
-    let endpoints = if quick() { 300 } else { 1_100 };
+    let endpoints = if quick() { 300 } else { 1_000 };
     let rich = Rich::start(&system, endpoints).await;
     let system = Arc::new(tokio::sync::RwLock::new(system));
     let load = Load::start(&system, 1, Spread::EachCall).await;

@@ -82,7 +82,7 @@ async fn things(world: &World) -> BTreeMap<&'static str, (String, &'static str)>
     let head =
         Event { id: event, kind: EventType::TemplateChanged, tenant, account: state.account, conversation: None, message: None, at: START };
     let feed = FeedPosition { shard: 0, order: 1 };
-    let row = EventRow { event: head, data: EventData::Plain("{\"note\":\"canary\"}".into()), sequences: Vec::new() };
+    let row = EventRow { event: head, data: EventData::Plain("{\"note\":\"canary\"}".into()), sequences: Vec::new(), numbered_in: None };
     world.put(Key::Event(tenant, feed), row.encode()).await;
     world.put(Key::Pointer(tenant, event.0), Pointer { message: None, event: Some(feed) }.encode()).await;
     let endpoint = world.made("/v1/endpoints", json!({"url": "https://crm.example/canary", "events": ["*"]})).await;

@@ -25,7 +25,7 @@ impl World {
         let event = Event { id, kind, tenant, account: state.account, conversation: Some(state.id), message: None, at: START };
         let data = EventData::seal(tenant, id, &json!({"note": note}).to_string(), &state.contact_key());
         let feed = FeedPosition { shard, order };
-        self.put(Key::Event(tenant, feed), EventRow { event, data, sequences: Vec::new() }.encode()).await;
+        self.put(Key::Event(tenant, feed), EventRow { event, data, sequences: Vec::new(), numbered_in: None }.encode()).await;
         self.put(Key::Pointer(tenant, id.0), Pointer { message: None, event: Some(feed) }.encode()).await;
         id
     }

@@ -47,8 +47,9 @@ impl Desk<'_> {
             let pointer = Pointer { message: None, event: Some(feed) };
             self.put(Key::Pointer(tenant.id(), event.id.0), pointer.encode());
         }
+        let numbered_in = (!news.personal).then_some(news.conversation);
         let sequences = self.fan_out(tenant, &event, feed, news)?;
-        let row = EventRow { event, data, sequences };
+        let row = EventRow { event, data, sequences, numbered_in };
         self.put_blind(Key::Event(tenant.id(), feed), row.encode());
         Ok(())
     }

@@ -222,7 +222,7 @@ impl Shard<'_> {
         let left = row.sequences.iter().filter(|(endpoint, _)| !parked.contains(&(*feed, endpoint.0)));
         let aside = |(endpoint, sequence): &(messaging::ids::EndpointId, u64)| {
             let what = LaterWork::Deliver { feed: *feed, sequence: *sequence };
-            let conversation = row.event.conversation.unwrap_or(account);
+            let conversation = row.flow().unwrap_or(account);
             Aside::Delivery(Queue::Destination(endpoint.0), LaterRow { accepted_at: row.event.at, ..bare_row(*tenant, conversation, what) })
         };
         left.map(aside).collect()
@@ -267,7 +267,7 @@ impl Shard<'_> {
                 };
                 tasks.push(Task {
                     tenant: *tenant,
-                    conversation: row.event.conversation.unwrap_or(account),
+                    conversation: row.flow().unwrap_or(account),
                     accepted_at: row.event.at,
                     parked_at: Timestamp::ZERO,
                     attempts: 0,
