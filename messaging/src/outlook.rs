@@ -1,5 +1,6 @@
 //! How many sends stand before a new one, by account and class: on the log, deferred, and at the lanes. The process's gateway counts what
-//! it accepts, its router what it takes and what leaves. A gateway without a router in its process knows the log only.
+//! it accepts, its router what it takes and what leaves. That is all there is only where the process has every shard: what it accepts for
+//! another's shard it never takes. Otherwise it knows the log only.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -33,11 +34,21 @@ impl Line {
 
 type Lines = [Line; Class::ALL.len()];
 
+/// The shards that this process works on.
+#[derive(Debug)]
+struct Standing {
+    held: usize,
+    /// It has all of them.
+    is_whole: bool,
+    /// Since when. What was accepted before is not counted.
+    since: Timestamp,
+}
+
 /// What stands before a send.
 #[derive(Debug)]
 pub struct Outlook {
-    started_at: Timestamp,
     has_router: bool,
+    standing: RwLock<Standing>,
     /// At most one entry for each account that sent since the start.
     accounts: RwLock<HashMap<AccountId, Arc<Lines>, RandomState>>,
     /// How many sends wait, by tenant: what was taken off the log and has not gone. At most one entry for each tenant that sent since the
@@ -46,9 +57,33 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// Nothing stands anywhere yet. `has_router`: this process takes sends off the log.
+    /// Nothing stands anywhere yet. `has_router`: this process takes sends off the log, of all shards until one begins.
     pub fn new(started_at: Timestamp, has_router: bool) -> Self {
-        Self { started_at, has_router, accounts: RwLock::default(), tenants: RwLock::default() }
+        let standing = RwLock::new(Standing { held: 0, is_whole: true, since: started_at });
+        Self { has_router, standing, accounts: RwLock::default(), tenants: RwLock::default() }
+    }
+
+    /// This process works on one more of so many shards.
+    pub fn shard_begins(&self, of: u16, now: Timestamp) {
+        let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        standing.held += 1;
+        let is_whole = standing.held >= usize::from(of);
+        if is_whole && !standing.is_whole {
+            standing.since = now;
+            let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+            for line in accounts.values().flat_map(|lines| lines.iter()) {
+                line.accepted.store(0, Ordering::Relaxed);
+                line.taken.store(0, Ordering::Relaxed);
+            }
+        }
+        standing.is_whole = is_whole;
+    }
+
+    /// It works on one less: what it accepts for that one, another takes.
+    pub fn shard_ends(&self) {
+        let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        standing.held = standing.held.saturating_sub(1);
+        standing.is_whole = false;
     }
 
     fn lines(&self, account: AccountId) -> Arc<Lines> {
@@ -60,9 +95,9 @@ impl Outlook {
         self.lines(account)[class.index()].accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The router took a send off the log that was accepted then. One from before the start was never counted.
+    /// The router took a send off the log that was accepted then. One from before the count began was never counted.
     pub fn taken(&self, account: AccountId, class: Class, accepted_at: Timestamp) {
-        if accepted_at >= self.started_at {
+        if accepted_at >= self.standing.read().unwrap_or_else(PoisonError::into_inner).since {
             self.lines(account)[class.index()].taken.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -89,7 +124,7 @@ impl Outlook {
 
     /// How many sends of an account go before a new one of this class; none: this process does not know.
     pub fn ahead(&self, account: AccountId, class: Class) -> Option<u64> {
-        if !self.has_router {
+        if !self.has_router || !self.standing.read().unwrap_or_else(PoisonError::into_inner).is_whole {
             return None;
         }
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +175,31 @@ mod tests {
         assert_eq!(ahead().0, 1, "never below nothing");
         assert_eq!(Outlook::new(start, false).ahead(account, Class::Bulk), None);
     }
+
+    /// Two processes with gateway and router share the shards: what one accepts the other takes, and it must not seem to wait for ever.
+    #[test]
+    fn a_process_that_has_not_all_shards_does_not_know() {
+        let account = AccountId([1; 16]);
+        let outlook = Outlook::new(Timestamp::from_secs(1), true);
+        let accepts = |sends: u64| (0..sends).for_each(|_| outlook.accepted(account, Class::Interactive));
+        let ahead = || outlook.ahead(account, Class::Interactive);
+        for shard in 0..4 {
+            outlook.shard_begins(4, Timestamp::from_secs(2));
+            assert_eq!(ahead(), (shard == 3).then_some(0), "with {} of 4 shards", shard + 1);
+        }
+        accepts(3);
+        outlook.taken(account, Class::Interactive, Timestamp::from_secs(2));
+        assert_eq!(ahead(), Some(2));
+        outlook.shard_ends();
+        assert_eq!(ahead(), None);
+        accepts(5_000);
+        outlook.shard_begins(4, Timestamp::from_secs(3));
+        assert_eq!(ahead(), Some(0), "what others took is not counted");
+        outlook.taken(account, Class::Interactive, Timestamp::from_secs(2));
+        accepts(1);
+        assert_eq!(ahead(), Some(1), "nor is what was accepted before");
+    }
+
     #[test]
     fn what_waits_is_counted_by_tenant_too() {
         let outlook = Outlook::new(Timestamp::ZERO, true);

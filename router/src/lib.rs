@@ -259,6 +259,7 @@ async fn work(
     if let Some(mut former) = former {
         let _ = former.wait_for(|ended| *ended).await;
     }
+    parts.outlook.shard_begins(parts.log.partitions(), parts.clock.now());
     let (mut suspects, mut pause) = (Suspects::default(), supervise::Pause::default());
     loop {
         let begun = tokio::time::Instant::now();
@@ -295,6 +296,7 @@ async fn work(
         }
     }
     drop(reader);
+    parts.outlook.shard_ends();
     parts.fleet.note(id, None);
     ended.send_replace(true);
     id
