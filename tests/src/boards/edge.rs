@@ -102,6 +102,16 @@ pub(super) fn ingress() -> Board {
                 .note("Refused to protect the process. 0 outside of overload tests.")
                 .query("{{listener}} {{reason}}", "sum by (listener, reason) (rate(trunkline_http_shed_total[R]))")
                 .alerts(&["TrunklineShedding"]),
+            Panel::lines("Wait for a turn p99", Seconds)
+                .note("How long work that is ready waits on a serving thread. Above 40 ms for long, requests are refused (reason delay).")
+                .query(
+                    "{{listener}}",
+                    "histogram_quantile(0.99, sum by (le, listener) (rate(trunkline_http_turn_delay_seconds_bucket[R])))",
+                ),
+            Panel::lines("Refused by quotas", PerSecond)
+                .note("By which quota of a tenant.")
+                .query("{{quota}}", "sum by (quota) (rate(trunkline_quota_refusals_total[R]))")
+                .may_be_zero("asks for a tenant that uses up a quota"),
             Panel::lines("Duplicates and idempotent replays", PerSecond)
                 .note("What idempotency keys met at the API, and what the router had seen before.")
                 .query("key: {{outcome}}", "sum by (outcome) (rate(trunkline_idempotency_requests_total[R]))")
