@@ -58,8 +58,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
         Err(BodyError::Broken) => return refuse(kind, IngressRejection::Malformed, closing(400)),
         Err(BodyError::Busy) => {
             metrics::HTTP_SHED.at([worker.listener.index(), ShedReason::InFlight.index()]).increment(1);
-            let reply = later(closing(kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status)));
-            return refuse(kind, IngressRejection::Overloaded, reply);
+            return refuse(kind, IngressRejection::Overloaded, later(closing(refusal_status(kind))));
         }
     };
     metrics::HTTP_REQUEST_SIZE_BYTES.at([worker.listener.index()]).record(body.len() as f64);
@@ -69,11 +68,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, head: &Head, params: [&str; PARA
     // What a platform does not bring again for long is taken in all the same.
     let must = kind.is_some_and(|kind| channels::channel(kind).refusal_cost().redelivered_for < SHED_REDELIVERED_FOR);
     let Some(_taken) = worker.take_in(Sharer::of(account.map(|account| account.owner.tenant)), must) else {
-        return refuse(
-            kind,
-            IngressRejection::Overloaded,
-            later(bare(kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status))),
-        );
+        return refuse(kind, IngressRejection::Overloaded, later(bare(refusal_status(kind))));
     };
     let mut now = worker.shared.now();
     let needs = look(&request_of(head, &body, now, None), kind, account, &worker.shared);
@@ -352,6 +347,11 @@ fn refuse(kind: Option<ChannelKind>, reason: IngressRejection, reply: Reply) -> 
         metrics::INGRESS_REJECTIONS.at([kind.index(), reason.index()]).increment(1);
     }
     reply
+}
+
+/// What a platform understands as "later"; 503 where the channel is none of ours.
+fn refusal_status(kind: Option<ChannelKind>) -> u16 {
+    kind.map_or(503, |kind| channels::channel(kind).refusal_cost().status)
 }
 
 /// With a wait by chance, so that those who were refused together do not come back together.

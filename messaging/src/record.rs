@@ -288,6 +288,27 @@ pub struct SendCommand {
     pub class: Class,
 }
 
+impl SendCommand {
+    /// An interactive send with nothing besides: no deadline, no due time, no data of the merchant's.
+    pub fn plain(message: MessageId, to: Handle, content: Content) -> Self {
+        Self {
+            message,
+            to,
+            content,
+            reply_to: None,
+            fallback: None,
+            tag: None,
+            expires_at: None,
+            not_before: None,
+            callback_data: None,
+            metadata: None,
+            fingerprint: [0; 16],
+            possible_duplicate: false,
+            class: Class::Interactive,
+        }
+    }
+}
+
 /// What a merchant may ask of a conversation. Goes over the log to the shard that owns it, like everything else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

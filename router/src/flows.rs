@@ -183,21 +183,7 @@ mod tests {
     /// A send of a tenant, to a person of its own, which holds a record.
     fn send(tenant: u8, person: u64, class: Class) -> Pending {
         let content = Content::Template(Template { name: "offer".into(), language: "en".into(), params: Vec::new(), components: None });
-        let command = SendCommand {
-            message: MessageId([0; 16]),
-            to: Handle::phone("1"),
-            content,
-            reply_to: None,
-            fallback: None,
-            tag: None,
-            expires_at: None,
-            not_before: None,
-            callback_data: None,
-            metadata: None,
-            fingerprint: [0; 16],
-            possible_duplicate: false,
-            class,
-        };
+        let command = SendCommand { class, ..SendCommand::plain(MessageId([0; 16]), Handle::phone("1"), content) };
         let sending = Sending { command, account: AccountId([tenant; 16]), to: Handle::phone("1"), reply_to: None };
         let mut conversation = [tenant; 16];
         conversation[..8].copy_from_slice(&person.to_be_bytes());

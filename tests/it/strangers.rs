@@ -56,8 +56,9 @@ impl Rich {
     }
 }
 
-/// D7, D17, D57, D58: with 1,024 descriptors, a stranger holds more connections open than there are, and begins requests that it does not finish;
-/// one tenant has more healthy endpoints than there are descriptors. The others are served on, and everything after it as before.
+/// D7, D17, D57: with 1,024 descriptors, a stranger holds more connections open than there are, and begins requests of which next to nothing comes;
+/// one tenant has more healthy endpoints than there is room for connections out (256). The others are served on, and everything after it
+/// as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_few_descriptors_strangers_and_many_endpoints_keep_nobody_out() {
     let config = "[channels.whatsapp]\nper_pair = \"1000/s\"\nper_number = \"1000/s\"\n".to_owned();

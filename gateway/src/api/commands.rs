@@ -9,7 +9,7 @@ use messaging::directory::Account;
 use messaging::ids::{AccountId, ConversationId, MessageId, random10};
 use messaging::log::Topic;
 use messaging::outcome::Status;
-use messaging::record::{Class, Command, SendCommand};
+use messaging::record::{Command, SendCommand};
 use serde_json::json;
 
 use super::json::{Reader, parse_optional_object};
@@ -103,21 +103,7 @@ pub(super) async fn receipt(call: &Call<'_>, kind: ReceiptKind) -> Result<Reply,
         return Err(Problem::invalid(faults));
     }
     let message = MessageId::draw(call.now, random10());
-    let command = SendCommand {
-        message,
-        to,
-        content,
-        reply_to: None,
-        fallback: None,
-        tag: None,
-        expires_at: None,
-        not_before: None,
-        callback_data: None,
-        metadata: None,
-        fingerprint: [0; 16],
-        possible_duplicate: false,
-        class: Class::Interactive,
-    };
+    let command = SendCommand::plain(message, to, content);
     append(call, &account, state.id, &Command::Send(Box::new(command)), Topic::Outbound).await?;
     let body = json!({"id": message, "status": "accepted", "conversation": state.id, "accepted_at": call.now});
     Ok(reply::json(StatusCode::ACCEPTED, &body))

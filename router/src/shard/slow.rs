@@ -34,7 +34,8 @@ impl Shard<'_> {
             return Ok(());
         }
         let directory = self.parts.keeper.shared().load_full();
-        let now = self.parts.clock.now();
+        // As in a step: rows are never older than the records that they come of.
+        let now = self.parts.clock.now().max(self.newest_log_time);
         let writes = self.at_desk(&directory, Map::default(), now, |shard, desk| {
             for key in keys {
                 shard.shadow(desk, key, now);

@@ -17,7 +17,7 @@ use messaging::keeper::{Change, DirectoryKeeper};
 use messaging::log::*;
 use messaging::outcome::Status;
 use messaging::outlook::Outlook;
-use messaging::record::{Class, Command, Record, SendCommand};
+use messaging::record::{Command, Record, SendCommand};
 use messaging::seal::{Keyring, Secret};
 use messaging::state::{Conversation, MessageRow, Pointer, Quarantined};
 use messaging::store::{Key, Scan, Store};
@@ -209,21 +209,7 @@ impl Rig {
     ) -> MessageId {
         let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let message = self.keyring.ids().keyed_message(self.tenant.id(), &n.to_string());
-        let send = SendCommand {
-            message,
-            to: to.clone(),
-            content,
-            reply_to,
-            fallback: None,
-            tag: None,
-            expires_at: None,
-            not_before: None,
-            callback_data: None,
-            metadata: None,
-            fingerprint: [0; 16],
-            possible_duplicate: false,
-            class: Class::Interactive,
-        };
+        let send = SendCommand { reply_to, ..SendCommand::plain(message, to.clone(), content) };
         let conversation = self.keyring.ids().conversation(self.tenant.id(), id, to.expose());
         let owned = Owned { tenant: self.tenant, account: id };
         let record = Record::command(owned, channel, conversation, &Command::Send(Box::new(send)), self.clock.now());
@@ -428,21 +414,7 @@ impl Rig {
             ChannelKind::Instagram => Handle::new("igsid", phone),
             _ => Handle::phone(phone),
         };
-        let mut send = SendCommand {
-            message,
-            to: to.clone(),
-            content,
-            reply_to: None,
-            fallback: None,
-            tag: None,
-            expires_at: None,
-            not_before: None,
-            callback_data: None,
-            metadata: None,
-            fingerprint: [0; 16],
-            possible_duplicate: false,
-            class: Class::Interactive,
-        };
+        let mut send = SendCommand::plain(message, to.clone(), content);
         edit(&mut send);
         let (to, topic) = (send.to.clone(), send.class.topic());
         let command = Command::Send(Box::new(send));

@@ -9,7 +9,7 @@ use messaging::directory::{Directory, DirectoryRow, account_aad};
 use messaging::ids::{AccountId, EndpointId, TenantId};
 use messaging::keeper::Change;
 use messaging::log::Topic;
-use messaging::record::{Class, Command, Record, SendCommand};
+use messaging::record::{Command, Record, SendCommand};
 use messaging::tenant::{Owned, Tenant};
 
 use super::Rig;
@@ -52,21 +52,7 @@ impl Rig {
     pub async fn send_as(&self, tenant: Tenant, account: AccountId, phone: &str, content: Content) {
         let n = self.next_message.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let (ids, to) = (self.keyring.ids(), Handle::phone(phone));
-        let send = SendCommand {
-            message: ids.keyed_message(tenant.id(), &n.to_string()),
-            to: to.clone(),
-            content,
-            reply_to: None,
-            fallback: None,
-            tag: None,
-            expires_at: None,
-            not_before: None,
-            callback_data: None,
-            metadata: None,
-            fingerprint: [0; 16],
-            possible_duplicate: false,
-            class: Class::Interactive,
-        };
+        let send = SendCommand::plain(ids.keyed_message(tenant.id(), &n.to_string()), to.clone(), content);
         let conversation = ids.conversation(tenant.id(), account, to.expose());
         let command = Command::Send(Box::new(send));
         let record = Record::command(Owned { tenant, account }, ChannelKind::Whatsapp, conversation, &command, self.clock.now());
