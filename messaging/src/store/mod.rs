@@ -34,15 +34,15 @@ pub mod conformance;
 
 pub use retention::Retention;
 
-/// The queue in `later` that a row stands in: a destination's, or the shard's timers.
+/// The queue in `later` that a row stands in: a destination's, or the shard's timers. They are in the order of their rows on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Queue {
     /// Of an account or endpoint (its 16 bytes).
     Destination([u8; 16]),
-    /// Of an account's bulk sends: they never stand before the others.
-    Bulk([u8; 16]),
     /// Windows, scheduled sends, unknown sends awaiting settlement: ordered by due time.
     Timers,
+    /// Of an account's bulk sends: they never stand before the others.
+    Bulk([u8; 16]),
 }
 
 /// A row's key. The variant is the table.
